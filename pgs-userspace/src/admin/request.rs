@@ -1,0 +1,115 @@
+//! The requests that `pgs serve` answers on its admin socket, and the answers.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+/// One request, one line of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// How the router is doing.
+    Status,
+    /// The live sessions, of one tenant or of all.
+    Sessions {
+        /// Only this tenant's.
+        tenant: Option<String>,
+    },
+    /// End every live session of a tenant with SQLSTATE 57P01.
+    Terminate {
+        /// Whose sessions.
+        tenant: String,
+    },
+}
+
+/// The answer to one [`Request`], one line of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "response", rename_all = "snake_case")]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(RouterStatus),
+    /// To [`Request::Sessions`].
+    Sessions {
+        /// In the order of their ids.
+        sessions: Vec<SessionReport>,
+    },
+    /// To [`Request::Terminate`].
+    Terminated {
+        /// How many sessions were told to end.
+        sessions: usize,
+    },
+    /// The request could not be carried out.
+    Failed {
+        /// What failed, on what, why.
+        message: String,
+    },
+}
+
+/// How the router is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterStatus {
+    /// Process id of `pgs serve`.
+    pub pid: u32,
+    /// Package version of the serving binary.
+    pub version: String,
+    /// Seconds since this process began to serve.
+    pub uptime_seconds: u64,
+    /// Addresses it listens on, as `address:port`.
+    pub listen: Vec<String>,
+    /// What was asked for: `auto`, `kernel` or `relay`.
+    pub path_requested: String,
+    /// What new sessions get: `kernel` or `relay`.
+    pub path: String,
+    /// Why new sessions are relayed although the kernel path was not ruled out by the user.
+    pub path_reason: Option<String>,
+    /// What each start-up canary found.
+    pub canaries: Vec<CanaryReport>,
+    /// Live sessions.
+    pub sessions: usize,
+    /// Live sessions whose backend-to-client bytes go through the kernel.
+    pub sessions_kernel: usize,
+    /// Counters since the start, by name: `connections_accepted`, `connections_refused_<sqlstate>`,
+    /// `cancels_routed`, `cancels_dropped`, `probes_silent`, …
+    pub counters: std::collections::BTreeMap<String, u64>,
+}
+
+/// What one start-up canary found on this kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryReport {
+    /// Short name, such as `redirect` or `unix-bound`.
+    pub name: String,
+    /// Whether the kernel behaves as the kernel path needs.
+    pub passed: bool,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// One live session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionReport {
+    /// Unique within the life of this router.
+    pub id: u64,
+    /// Tenant id.
+    pub tenant: String,
+    /// User of the startup message.
+    pub user: String,
+    /// Database of the startup message.
+    pub database: String,
+    /// Client's address, as `address:port`.
+    pub client: String,
+    /// `startup`, `kernel` or `relay`.
+    pub path: String,
+    /// Why it is relayed, where the kernel path was wanted.
+    pub path_reason: Option<String>,
+    /// Process id that the backend announced in BackendKeyData.
+    pub backend_pid: Option<u32>,
+    /// Seconds since the connection was accepted.
+    pub age_seconds: u64,
+    /// Seconds since the last byte in either direction, where known.
+    pub idle_seconds: Option<u64>,
+    /// Bytes from the client to the backend, by whatever path.
+    pub bytes_to_backend: u64,
+    /// Bytes from the backend to the client, by whatever path.
+    pub bytes_to_client: u64,
+    /// Of both, the bytes that the eBPF program redirected inside the kernel.
+    pub bytes_in_kernel: u64,
+}

@@ -1,0 +1,51 @@
+//! Every bound, wait, retry and buffer size of the program, with its unit in its name.
+
+use std::time::Duration;
+
+/// Longest startup packet, length word included, in bytes: `MAX_STARTUP_PACKET_LENGTH` of
+/// PostgreSQL's `src/include/libpq/pqcomm.h`.
+pub const STARTUP_PACKET_BYTES_MAX: usize = 10_000;
+
+/// Shortest startup packet in bytes: the length word and the protocol code.
+pub const STARTUP_PACKET_BYTES_MIN: usize = 8;
+
+/// Cancel key length in bytes, shortest and longest (PostgreSQL 18, protocol 3.2).
+pub const CANCEL_KEY_BYTES_MIN: usize = 4;
+/// See [`CANCEL_KEY_BYTES_MIN`].
+pub const CANCEL_KEY_BYTES_MAX: usize = 256;
+
+/// Longest tenant id in bytes: `NAMEDATALEN` - 1 of PostgreSQL, so that it can be a role name.
+pub const TENANT_ID_BYTES_MAX: usize = 63;
+
+/// From accept to the end of authentication.
+pub const LOGIN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// For connecting to a tenant's server over its Unix socket.
+pub const BACKEND_CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// For delivering one CancelRequest to a backend.
+pub const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// CancelRequests under way at once, in all.
+pub const CANCELS_IN_FLIGHT_MAX: usize = 64;
+
+/// Sessions at once, in all, unless told otherwise; also bounded by the open-files limit.
+pub const SESSIONS_MAX_DEFAULT: usize = 9_000;
+
+/// Sessions at once of one tenant, unless told otherwise.
+pub const SESSIONS_PER_TENANT_MAX_DEFAULT: usize = 1_000;
+
+/// Relay buffer of one direction of one session, in bytes; held only while bytes wait in it.
+pub const RELAY_BUFFER_BYTES: usize = 128 * 1024;
+
+/// How long a drain (SIGTERM) waits for sessions to end by themselves, unless told otherwise.
+pub const DRAIN_DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Longest request line on the admin socket, in bytes.
+pub const ADMIN_REQUEST_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest response line on the admin socket, in bytes.
+pub const ADMIN_RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// For one exchange on the admin socket.
+pub const ADMIN_DEADLINE: Duration = Duration::from_secs(10);

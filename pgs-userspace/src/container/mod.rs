@@ -1,0 +1,1 @@
+//! One container, volume and socket directory per tenant. Only this module knows bollard.

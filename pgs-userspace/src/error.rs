@@ -1,0 +1,1 @@
+//! What went wrong, by kind, and the exit code of each kind.

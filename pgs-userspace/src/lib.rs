@@ -1,0 +1,24 @@
+//! One PostgreSQL per tenant, all behind one port.
+//!
+//! | module | its one idea | knows nothing of |
+//! |---|---|---|
+//! | [`protocol`] | bytes in, values or errors out | sockets, files, time |
+//! | [`tenant`] | who the tenants are and what they may do: the registry | containers, connections |
+//! | [`container`] | one container, volume and socket directory per tenant; all of bollard | connections |
+//! | [`datapath`] | moves a session's bytes, in the kernel or by relay; all of aya | tenants' rules, the protocol |
+//! | [`server`] | from accept to handover: startup, routing, access, cancel, drain | containers |
+//! | [`admin`] | what the commands and a running `pgs serve` say to each other | |
+//! | [`cli`], [`command`] | the verbs: their arguments, and what they do | |
+//! | [`config`] | every bound and every path, in one place | |
+
+pub mod admin;
+pub mod cli;
+pub mod command;
+pub mod config;
+pub mod container;
+pub mod datapath;
+pub mod error;
+pub mod output;
+pub mod protocol;
+pub mod server;
+pub mod tenant;

@@ -1,0 +1,2 @@
+//! `pgs`: parse, run, exit code.
+fn main() {}

@@ -1,0 +1,1 @@
+//! From accept to handover: startup, routing, access, authentication relayed, cancel, drain.

@@ -1,0 +1,3 @@
+//! Who the tenants are and what they may do.
+
+pub mod id;
