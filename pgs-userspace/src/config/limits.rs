@@ -49,3 +49,26 @@ pub const ADMIN_RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// For one exchange on the admin socket.
 pub const ADMIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Reads of one relayed direction before other sessions of the same worker get their turn.
+pub const RELAY_READS_PER_EVENT_MAX: usize = 16;
+
+/// Looks at the backend's queue during enrolment before the attempt is given up as contended.
+pub const ENROL_QUEUE_CHECKS_MAX: usize = 16;
+
+/// Enrolments of one session that may be contended before it stays with the relay.
+pub const ENROL_ATTEMPTS_MAX: u32 = 8;
+
+/// How long a client may take to close after its backend has gone, before it is closed on.
+pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
+
+/// Waits between two looks at a kernel flow that is being drained, shortest and longest.
+pub const DRAIN_POLL_INTERVAL_MIN: Duration = Duration::from_millis(1);
+/// See [`DRAIN_POLL_INTERVAL_MIN`].
+pub const DRAIN_POLL_INTERVAL_MAX: Duration = Duration::from_millis(500);
+
+/// Events that one worker takes from the kernel at once.
+pub const WORKER_EVENTS_MAX: usize = 256;
+
+/// Commands that wait for one worker; beyond that the sender is told.
+pub const WORKER_COMMANDS_MAX: usize = 16_384;
