@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 /// Longest startup packet, length word included, in bytes: `MAX_STARTUP_PACKET_LENGTH` of
-/// PostgreSQL's `src/include/libpq/pqcomm.h`.
-pub const STARTUP_PACKET_BYTES_MAX: usize = 10_000;
+/// PostgreSQL's `src/include/libpq/pqcomm.h`, which does not count the length word.
+pub const STARTUP_PACKET_BYTES_MAX: usize = 10_000 + 4;
 
 /// Shortest startup packet in bytes: the length word and the protocol code.
 pub const STARTUP_PACKET_BYTES_MIN: usize = 8;
@@ -72,3 +72,8 @@ pub const WORKER_EVENTS_MAX: usize = 256;
 
 /// Commands that wait for one worker; beyond that the sender is told.
 pub const WORKER_COMMANDS_MAX: usize = 16_384;
+// Protocol
+
+/// How much of an ErrorResponse is looked at while a login passes through, in bytes. SQLSTATE and
+/// the primary message come first.
+pub const BACKEND_ERROR_CAPTURE_BYTES_MAX: usize = 1024;

@@ -108,7 +108,7 @@ impl WorkerHandle {
 
     fn wake(&self) {
         // Fails only when the counter is full, and then the worker is awake already.
-        drop(self.wake.write(1));
+        self.wake.write(1).ok();
     }
 }
 
@@ -192,7 +192,7 @@ impl Worker {
 
     fn take_commands(&mut self) {
         // Reset before the inbox is read: a command that comes later wakes again.
-        drop(self.wake.read());
+        self.wake.read().ok();
         while let Ok(command) = self.inbox.try_recv() {
             match command {
                 Command::Adopt(handover) => self.adopt(*handover),

@@ -1,0 +1,291 @@
+//! Every refusal that pgs itself makes: its SQLSTATE, its message and the way out.
+//!
+//! Where PostgreSQL has words for the case, they are used, since drivers and people know them.
+
+use bytes::Bytes;
+
+use super::error_response::ErrorResponse;
+use super::error_response::Severity;
+use super::sqlstate::SqlState;
+use super::version::ProtocolVersion;
+
+/// Why pgs refuses a connection, or ends one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// No tenant of that name, or one whose access is off: the client is told the same of both, so
+    /// that nobody can find out what tenants there are.
+    NoAccess {
+        /// User of the startup message.
+        user: String,
+        /// Database of the startup message.
+        database: String,
+    },
+    /// A role that may log in only from inside its tenant's container. Refused before the tenant
+    /// is looked up, or the answer would tell whether there is one.
+    InternalRole {
+        /// User of the startup message.
+        user: String,
+    },
+    /// The client's address is not on the tenant's list.
+    AddressNotAllowed {
+        /// The client's address, without its port.
+        address: String,
+    },
+    /// The tenant takes encrypted connections only.
+    TlsRequired,
+    /// The tenant's server does not take connections yet.
+    TenantStarting,
+    /// The tenant's server does not run.
+    TenantStopped,
+    /// The router holds as many sessions as it may.
+    TooManyConnections,
+    /// The tenant has as many sessions as it may.
+    TooManyTenantConnections {
+        /// Tenant id. The client has named it, and access to it is on.
+        tenant: String,
+    },
+    /// The tenant's server closed the connection before the client was logged in.
+    BackendGone,
+    /// The client took too long to log in.
+    LoginDeadline,
+    /// The sessions of the tenant were ended: access was disabled, or an administrator said so.
+    Terminated,
+    /// The router is about to end and takes no new sessions.
+    Draining,
+    /// The router ends, and this session with it.
+    RouterEnding,
+    /// The router itself is at fault: it could not read its registry, or ran out of something.
+    RouterFault,
+    /// The startup packet does not end where its parameters do.
+    MalformedStartup,
+    /// More came together with an SSLRequest: it may have been put there by a third party.
+    DataAfterSslRequest,
+    /// More came together with a GSSENCRequest: it may have been put there by a third party.
+    DataAfterGssRequest,
+    /// A protocol version that no server speaks.
+    UnsupportedProtocol {
+        /// What the client asked for.
+        version: ProtocolVersion,
+    },
+    /// The startup packet names no user.
+    MissingUser,
+}
+
+impl Refusal {
+    /// What to count it under: a short name that never changes.
+    pub fn name(&self) -> &'static str {
+        self.name_and_sqlstate().0
+    }
+
+    /// What kind of error it is.
+    pub fn sqlstate(&self) -> SqlState {
+        self.name_and_sqlstate().1
+    }
+
+    /// What the client is told.
+    pub fn error_response(&self) -> ErrorResponse {
+        ErrorResponse {
+            severity: Severity::Fatal,
+            sqlstate: self.sqlstate(),
+            message: self.message(),
+            detail: self.detail().map(Into::into),
+            hint: Some(self.hint().into()),
+        }
+    }
+
+    /// The bytes that tell the client.
+    pub fn encode(&self) -> Bytes {
+        match self {
+            // PostgreSQL answers a client that is too old in the form that it knows, except to a
+            // version word of 0, which it takes for "not known yet".
+            Self::UnsupportedProtocol { version } if version.major < 3 && version.word() != 0 => {
+                self.error_response().encode_protocol_2()
+            }
+            _ => self.error_response().encode(),
+        }
+    }
+
+    /// One of each, with the names of what they name in angle brackets.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let (user, database) = (|| "<user>".to_owned(), || "<database>".to_owned());
+        [
+            Self::NoAccess {
+                user: user(),
+                database: database(),
+            },
+            Self::InternalRole { user: user() },
+            Self::AddressNotAllowed {
+                address: "<address>".into(),
+            },
+            Self::TlsRequired,
+            Self::TenantStarting,
+            Self::TenantStopped,
+            Self::TooManyConnections,
+            Self::TooManyTenantConnections {
+                tenant: "<tenant>".into(),
+            },
+            Self::BackendGone,
+            Self::LoginDeadline,
+            Self::Terminated,
+            Self::Draining,
+            Self::RouterEnding,
+            Self::RouterFault,
+            Self::MalformedStartup,
+            Self::DataAfterSslRequest,
+            Self::DataAfterGssRequest,
+            Self::UnsupportedProtocol {
+                version: ProtocolVersion { major: 2, minor: 0 },
+            },
+            Self::MissingUser,
+        ]
+        .into_iter()
+    }
+
+    fn name_and_sqlstate(&self) -> (&'static str, SqlState) {
+        match self {
+            Self::NoAccess { .. } => ("no_access", SqlState::INVALID_AUTHORIZATION),
+            Self::InternalRole { .. } => ("internal_role", SqlState::INVALID_AUTHORIZATION),
+            Self::AddressNotAllowed { .. } => {
+                ("address_not_allowed", SqlState::INVALID_AUTHORIZATION)
+            }
+            Self::TlsRequired => ("tls_required", SqlState::INVALID_AUTHORIZATION),
+            Self::TenantStarting => ("tenant_starting", SqlState::CANNOT_CONNECT_NOW),
+            Self::TenantStopped => ("tenant_stopped", SqlState::CANNOT_CONNECT_NOW),
+            Self::TooManyConnections => ("too_many_connections", SqlState::TOO_MANY_CONNECTIONS),
+            Self::TooManyTenantConnections { .. } => (
+                "too_many_tenant_connections",
+                SqlState::TOO_MANY_CONNECTIONS,
+            ),
+            Self::BackendGone => ("backend_gone", SqlState::CONNECTION_FAILURE),
+            Self::LoginDeadline => ("login_deadline", SqlState::QUERY_CANCELED),
+            Self::Terminated => ("terminated", SqlState::ADMIN_SHUTDOWN),
+            Self::Draining => ("draining", SqlState::CANNOT_CONNECT_NOW),
+            Self::RouterEnding => ("router_ending", SqlState::ADMIN_SHUTDOWN),
+            Self::RouterFault => ("router_fault", SqlState::SYSTEM_ERROR),
+            Self::MalformedStartup => ("malformed_startup", SqlState::PROTOCOL_VIOLATION),
+            Self::DataAfterSslRequest => ("data_after_ssl_request", SqlState::PROTOCOL_VIOLATION),
+            Self::DataAfterGssRequest => ("data_after_gss_request", SqlState::PROTOCOL_VIOLATION),
+            Self::UnsupportedProtocol { .. } => {
+                ("unsupported_protocol", SqlState::FEATURE_NOT_SUPPORTED)
+            }
+            Self::MissingUser => ("missing_user", SqlState::INVALID_AUTHORIZATION),
+        }
+    }
+
+    fn message(&self) -> String {
+        let message = match self {
+            Self::NoAccess { user, database } => {
+                return format!("no access for user \"{user}\" to database \"{database}\"");
+            }
+            Self::InternalRole { user } => {
+                return format!("role \"{user}\" cannot log in through this port");
+            }
+            Self::AddressNotAllowed { address } => {
+                return format!("connections from address \"{address}\" are not allowed");
+            }
+            Self::TooManyTenantConnections { tenant } => {
+                return format!("too many connections for tenant \"{tenant}\"");
+            }
+            Self::UnsupportedProtocol { version } => {
+                let ProtocolVersion {
+                    major: earliest, ..
+                } = ProtocolVersion::EARLIEST;
+                let latest = ProtocolVersion::LATEST;
+                return format!(
+                    "unsupported frontend protocol {version}: \
+                     server supports {earliest}.0 to {latest}"
+                );
+            }
+            Self::TlsRequired => "TLS is required",
+            Self::TenantStarting => "the database system is starting up",
+            Self::TenantStopped => "the database system is not running",
+            Self::TooManyConnections => "sorry, too many clients already",
+            Self::BackendGone => "the database system closed the connection before the login ended",
+            Self::LoginDeadline => "canceling authentication due to timeout",
+            Self::Terminated => "terminating connection due to administrator command",
+            Self::Draining => "the database system is shutting down",
+            Self::RouterEnding => "terminating connection because the router ends",
+            Self::RouterFault => "the router could not handle the connection",
+            Self::MalformedStartup => {
+                "invalid startup packet layout: expected terminator as last byte"
+            }
+            Self::DataAfterSslRequest => "received unencrypted data after SSL request",
+            Self::DataAfterGssRequest => {
+                "received unencrypted data after GSSAPI encryption request"
+            }
+            Self::MissingUser => "no PostgreSQL user name specified in startup packet",
+        };
+        message.to_owned()
+    }
+
+    fn detail(&self) -> Option<&'static str> {
+        match self {
+            Self::DataAfterSslRequest | Self::DataAfterGssRequest => Some(
+                "This could be either a client-software bug or evidence of an attempted \
+                 man-in-the-middle attack.",
+            ),
+            _ => None,
+        }
+    }
+
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::NoAccess { .. } => {
+                "The user or the database names the tenant: check both. The administrator sees \
+                 with `pgs status <tenant>` whether it exists and has access."
+            }
+            Self::InternalRole { .. } => {
+                "Log in as the tenant's own role: the internal one works only from inside the \
+                 tenant's container."
+            }
+            Self::AddressNotAllowed { .. } => {
+                "The administrator can add the address to the tenant's list."
+            }
+            Self::TlsRequired => "Connect with `sslmode=require` or stronger.",
+            Self::TenantStarting => "Try again in a few seconds.",
+            Self::TenantStopped => {
+                "The administrator can start it with `pgs start <tenant>` and see why it stopped \
+                 with `pgs logs <tenant>`."
+            }
+            Self::TooManyConnections | Self::TooManyTenantConnections { .. } => {
+                "Close idle connections or try again later; `pgs sessions` shows who holds them."
+            }
+            Self::BackendGone => {
+                "Try again; the administrator can see why with `pgs logs <tenant>`."
+            }
+            Self::LoginDeadline => "Send the startup packet and the password without delay.",
+            Self::Terminated => {
+                "The administrator has ended the session; a new one works if access is still on."
+            }
+            Self::Draining | Self::RouterEnding => "Try again once it has been started again.",
+            Self::RouterFault => "Try again; the administrator can see why in the router's log.",
+            Self::MalformedStartup => {
+                "Check that client and server agree on the protocol, and that nothing in between \
+                 changes the bytes."
+            }
+            Self::DataAfterSslRequest | Self::DataAfterGssRequest => {
+                "A client waits for the answer to its request before it sends more."
+            }
+            Self::UnsupportedProtocol { .. } => {
+                "Use a client that speaks protocol 3 (PostgreSQL 7.4 and later)."
+            }
+            Self::MissingUser => "Give a user name; it may also name the tenant.",
+        }
+    }
+}
+
+/// The table for the documentation.
+pub fn markdown() -> String {
+    let mut table = "| refusal | SQLSTATE | message | hint |\n|---|---|---|---|\n".to_owned();
+    for refusal in Refusal::all() {
+        let (name, sqlstate) = refusal.name_and_sqlstate();
+        let (message, hint) = (refusal.message(), refusal.hint());
+        // In code, so that angle brackets are not taken for tags.
+        table += &format!("| {name} | {sqlstate} | `{message}` | {hint} |\n");
+    }
+    table
+}
+
+#[cfg(test)]
+#[path = "refusal_tests.rs"]
+mod tests;

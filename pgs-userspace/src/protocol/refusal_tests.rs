@@ -1,0 +1,126 @@
+//! The table of refusals, line by line.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+#[test]
+fn every_refusal_names_what_is_wrong_and_the_way_out() {
+    let mut names = BTreeSet::new();
+    for refusal in Refusal::all() {
+        let response = refusal.error_response();
+        assert_eq!(response.severity, Severity::Fatal);
+        assert!(names.insert(refusal.name()), "{} twice", refusal.name());
+        let ErrorResponse { message, hint, .. } = &response;
+        assert!(!message.is_empty() && !message.ends_with('.'), "{message}");
+        let first = message.chars().next().unwrap();
+        assert!(
+            first.is_lowercase() || message.starts_with("TLS"),
+            "{message}"
+        );
+        let hint = hint
+            .as_deref()
+            .unwrap_or_else(|| panic!("{message}: no hint"));
+        assert!(hint.ends_with('.'), "{hint}");
+        assert!(
+            !message.contains('|') && !hint.contains('|'),
+            "would break the table"
+        );
+    }
+    assert_eq!(names.len(), 19, "a new refusal belongs into `all`");
+}
+
+#[test]
+fn an_unknown_tenant_and_a_disabled_one_get_the_same_bytes() {
+    let refusal = Refusal::NoAccess {
+        user: "u".into(),
+        database: "d".into(),
+    };
+    let bytes = refusal.encode();
+    let fields: Vec<_> = ErrorResponse::fields(&bytes[5..]).collect();
+    assert_eq!(fields[2], (b'C', &b"28000"[..]));
+    assert_eq!(
+        fields[3],
+        (b'M', &b"no access for user \"u\" to database \"d\""[..])
+    );
+    for (_, text) in fields {
+        let text = String::from_utf8_lossy(text);
+        assert!(
+            !text.contains("disabled") && !text.contains("unknown"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn postgresqls_own_words_for_what_postgresql_refuses_too() {
+    let ssl_twice = ProtocolVersion {
+        major: 1234,
+        minor: 5679,
+    };
+    let cases = [
+        (
+            Refusal::UnsupportedProtocol { version: ssl_twice },
+            "0A000",
+            "unsupported frontend protocol 1234.5679: server supports 3.0 to 3.2",
+        ),
+        (
+            Refusal::MissingUser,
+            "28000",
+            "no PostgreSQL user name specified in startup packet",
+        ),
+        (
+            Refusal::MalformedStartup,
+            "08P01",
+            "invalid startup packet layout: expected terminator as last byte",
+        ),
+        (
+            Refusal::DataAfterSslRequest,
+            "08P01",
+            "received unencrypted data after SSL request",
+        ),
+        (
+            Refusal::TooManyConnections,
+            "53300",
+            "sorry, too many clients already",
+        ),
+        (
+            Refusal::TenantStarting,
+            "57P03",
+            "the database system is starting up",
+        ),
+        (
+            Refusal::Terminated,
+            "57P01",
+            "terminating connection due to administrator command",
+        ),
+        (
+            Refusal::LoginDeadline,
+            "57014",
+            "canceling authentication due to timeout",
+        ),
+    ];
+    for (refusal, sqlstate, message) in cases {
+        assert_eq!(refusal.sqlstate().as_str(), sqlstate);
+        assert_eq!(refusal.error_response().message, message);
+    }
+}
+
+#[test]
+fn a_client_of_protocol_2_is_told_in_its_own_form() {
+    let refused = |major| {
+        let version = ProtocolVersion { major, minor: 0 };
+        Refusal::UnsupportedProtocol { version }.encode()
+    };
+    let expected = b"EFATAL:  unsupported frontend protocol 2.0: server supports 3.0 to 3.2\n\0";
+    assert_eq!(refused(2), &expected[..]);
+    assert_eq!(refused(4)[..4], *b"E\0\0\0");
+    assert_eq!(refused(0)[..4], *b"E\0\0\0");
+}
+
+#[test]
+fn the_table_has_a_line_for_each() {
+    let table = markdown();
+    assert_eq!(table.lines().count(), 2 + Refusal::all().count());
+    assert!(table.contains("| tenant_starting | 57P03 | `the database system is starting up` |"));
+}
