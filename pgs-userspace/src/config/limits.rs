@@ -49,3 +49,9 @@ pub const ADMIN_RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// For one exchange on the admin socket.
 pub const ADMIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a command waits for another process's transaction on the registry.
+pub const REGISTRY_BUSY_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Idle registry connections that the router keeps for the next startup packets.
+pub const ROUTE_READERS_IDLE_MAX: usize = 16;
