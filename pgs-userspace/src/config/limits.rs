@@ -77,3 +77,8 @@ pub const WORKER_COMMANDS_MAX: usize = 16_384;
 /// How much of an ErrorResponse is looked at while a login passes through, in bytes. SQLSTATE and
 /// the primary message come first.
 pub const BACKEND_ERROR_CAPTURE_BYTES_MAX: usize = 1024;
+/// How long a command waits for another process's transaction on the registry.
+pub const REGISTRY_BUSY_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Idle registry connections that the router keeps for the next startup packets.
+pub const ROUTE_READERS_IDLE_MAX: usize = 16;
