@@ -128,11 +128,11 @@ impl DataPath {
     }
 
     /// Ends all sessions and waits until they are closed.
-    pub fn shut_down(&mut self, reason: &CloseReason) {
+    pub fn shut_down(&self, reason: &CloseReason) {
         for worker in &self.workers {
             worker.end_all(reason.clone());
         }
-        for worker in &mut self.workers {
+        for worker in &self.workers {
             worker.join();
         }
     }

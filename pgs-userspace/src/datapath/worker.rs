@@ -46,7 +46,7 @@ enum Command {
 pub(super) struct WorkerHandle {
     commands: SyncSender<Command>,
     wake: Arc<EventFd>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 impl WorkerHandle {
@@ -62,7 +62,7 @@ impl WorkerHandle {
         Ok(Self {
             commands,
             wake,
-            thread: Some(thread),
+            thread: std::sync::Mutex::new(Some(thread)),
         })
     }
 
@@ -92,8 +92,9 @@ impl WorkerHandle {
     }
 
     /// Waits for the thread to end.
-    pub(super) fn join(&mut self) {
-        if let Some(thread) = self.thread.take()
+    pub(super) fn join(&self) {
+        let thread = self.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(thread) = thread
             && thread.join().is_err()
         {
             tracing::error!("a data path worker panicked");
