@@ -7,6 +7,7 @@ mod apt;
 mod image;
 mod process;
 mod report;
+mod setup;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -24,11 +25,14 @@ struct Cli {
 enum Task {
     /// Build a PostgreSQL 18 image with the contract of the official one, from distribution packages
     Image(image::ImageArgs),
+    /// Put in place what the other commands need: Docker, clients, image, eBPF tools
+    Setup(setup::SetupArgs),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Image(args) => image::run(&args),
+        Task::Setup(args) => setup::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -68,7 +68,7 @@ pub(crate) fn ensure(tag: &str, force: bool) -> Result<()> {
         &rootfs,
         &directory.join("archive"),
         tag,
-        &configuration(&version),
+        &labelled_configuration(&version),
     )?;
     rootfs.remove()?;
     if let Some(id) = replaced.filter(|id| image_id(tag).as_ref() != Some(id)) {
@@ -90,6 +90,12 @@ pub(crate) fn ensure(tag: &str, force: bool) -> Result<()> {
 }
 
 /// What a container of the image starts with.
+fn labelled_configuration(version: &str) -> Value {
+    let mut configuration = configuration(version);
+    configuration["Labels"] = json!({ RECIPE_LABEL: recipe_hash() });
+    configuration
+}
+
 fn configuration(version: &str) -> Value {
     let system_path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     json!({
@@ -106,7 +112,6 @@ fn configuration(version: &str) -> Value {
         "ExposedPorts": { "5432/tcp": {} },
         "StopSignal": "SIGINT",
         "WorkingDir": "/",
-        "Labels": { RECIPE_LABEL: recipe_hash() },
     })
 }
 
@@ -127,13 +132,9 @@ fn label(tag: &str) -> Option<String> {
 /// Changes when anything that shapes the image changes.
 fn recipe_hash() -> String {
     let mut hash = Sha256::new();
-    for part in [
-        ENTRYPOINT,
-        include_str!("mod.rs"),
-        include_str!("rootfs.rs"),
-    ] {
-        hash.update(part);
-    }
+    hash.update(ENTRYPOINT);
+    hash.update(include_str!("rootfs.rs"));
+    hash.update(configuration("").to_string());
     hash.finalize()
         .iter()
         .take(8)
