@@ -2,6 +2,7 @@
 
 pub mod id;
 pub mod lock;
+pub mod password;
 pub mod record;
 pub mod registry;
 pub mod reserved;

@@ -70,6 +70,31 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Whether the files are someone else's.
+    pub fn is_permission_denied(&self) -> bool {
+        match self {
+            Self::Directory { source, .. } | Self::Unreadable { source, .. } => {
+                source.kind() == io::ErrorKind::PermissionDenied
+            }
+            Self::Open { source, .. } | Self::Query { source, .. } => matches!(
+                source.sqlite_error_code(),
+                Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly)
+            ),
+            Self::Version { .. } => false,
+        }
+    }
+
+    /// The way out.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            _ if self.is_permission_denied() => {
+                Some("run it as root, or name a directory of your own with `--state-dir`")
+            }
+            Self::Version { .. } => Some("use the version of pgs that wrote it, or a newer one"),
+            _ => None,
+        }
+    }
+
     pub(super) fn query(
         path: &Path,
         statement: &'static str,
