@@ -96,18 +96,17 @@ impl Engine {
             warnings: info.warnings.unwrap_or_default(),
         })
     }
-
-    /// The processor limit of a new container, in thousandths of a core: Docker refuses more than
-    /// the machine has.
-    pub fn cpu_millis_default(report: &EngineReport) -> u32 {
-        report
-            .processors
-            .saturating_mul(1_000)
-            .min(CONTAINER_CPU_MILLIS_DEFAULT)
-    }
 }
 
 impl EngineReport {
+    /// The processor limit of a new container, in thousandths of a core: Docker refuses more than
+    /// the machine has.
+    pub fn cpu_millis_default(&self) -> u32 {
+        self.processors
+            .saturating_mul(1_000)
+            .min(CONTAINER_CPU_MILLIS_DEFAULT)
+    }
+
     /// Refuses to begin what would fill the disk.
     ///
     /// # Errors

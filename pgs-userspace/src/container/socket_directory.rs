@@ -17,6 +17,19 @@ use crate::tenant::id::TenantId;
 /// the default port.
 pub const SOCKET_NAME: &str = ".s.PGSQL.5432";
 
+/// Refuses a path that no Unix socket can have.
+///
+/// # Errors
+/// It is longer than [`SOCKET_PATH_BYTES_MAX`].
+pub fn check_length(directories: &Directories, tenant: &TenantId) -> Result<(), ContainerError> {
+    let path = directories.socket_directory(tenant).join(SOCKET_NAME);
+    let bytes = path.as_os_str().as_bytes().len();
+    if bytes > SOCKET_PATH_BYTES_MAX {
+        return Err(ContainerError::SocketPathTooLong { path, bytes });
+    }
+    Ok(())
+}
+
 /// Makes a tenant's socket directory, or takes the one that is there.
 ///
 /// Its parent is root's alone, so that nobody else on the host reaches the socket, whatever the
@@ -27,14 +40,7 @@ pub const SOCKET_NAME: &str = ".s.PGSQL.5432";
 pub fn prepare(directories: &Directories, tenant: &TenantId) -> Result<PathBuf, ContainerError> {
     let parent = directories.sockets();
     let directory = directories.socket_directory(tenant);
-    let socket = directory.join(SOCKET_NAME);
-    let bytes = socket.as_os_str().as_bytes().len();
-    if bytes > SOCKET_PATH_BYTES_MAX {
-        return Err(ContainerError::SocketPathTooLong {
-            path: socket,
-            bytes,
-        });
-    }
+    check_length(directories, tenant)?;
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
