@@ -46,6 +46,8 @@ pub enum Kind {
     Declined,
     /// `doctor` found something that keeps pgs from working.
     Diagnosis,
+    /// A file of SQL that was to be run failed.
+    Sql,
     /// Ctrl-C or SIGTERM.
     Interrupted,
 }
@@ -68,6 +70,7 @@ pub const EXIT_CODES: &[(Kind, u8, &str)] = &[
     (Kind::Registry, 14, "registry"),
     (Kind::Declined, 15, "declined"),
     (Kind::Diagnosis, 16, "diagnosis"),
+    (Kind::Sql, 17, "sql"),
     (Kind::Interrupted, 130, "interrupted"),
 ];
 

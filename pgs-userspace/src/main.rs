@@ -22,7 +22,17 @@ fn main() -> ExitCode {
             return ExitCode::from(error.kind().exit_code());
         }
     };
-    let cli = Cli::parse_from(arguments);
+    let wants_json = arguments.iter().any(|argument| argument == "--json");
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) if wants_json && error.use_stderr() => {
+            let text = error.kind().to_string();
+            let error = Error::new(Kind::Usage, text).with_hint("`pgs help`");
+            printer.error(&error, true);
+            return ExitCode::from(error.kind().exit_code());
+        }
+        Err(error) => error.exit(),
+    };
     let json = cli.verb.json();
     match run(cli, printer) {
         Ok(code) => ExitCode::from(code),

@@ -118,7 +118,7 @@ impl Printer {
 
     fn diagnostic(self, text: &str) {
         // Nobody is left to be told that standard error is gone.
-        let _: io::Result<()> = writeln!(io::stderr().lock(), "{text}");
+        drop(writeln!(io::stderr().lock(), "{text}"));
     }
 
     fn painted(self, text: &str, code: &str) -> String {

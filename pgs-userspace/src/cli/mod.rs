@@ -23,7 +23,7 @@ Exit codes:
   0 done   1 internal   2 usage   3 not found   4 exists already   5 no tenant id
   6 busy   7 no Docker   8 no image   9 no space   10 port in use   11 unhealthy
   12 `pgs serve` is not running   13 not permitted   14 registry   15 not confirmed
-  16 `doctor` found a fault   130 interrupted";
+  16 `doctor` found a fault   17 an `--init` file failed   130 interrupted";
 
 /// PostgreSQL tenants, one container each, all behind one port
 ///

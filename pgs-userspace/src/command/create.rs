@@ -8,13 +8,14 @@ use serde_json::json;
 use crate::cli::tenant::CreateArguments;
 use crate::command::Context;
 use crate::command::busy;
-use crate::command::or_interrupted;
+use crate::command::interruption::Interruption;
 use crate::command::password;
 use crate::command::password::Chosen;
 use crate::command::reconcile;
 use crate::command::url;
 use crate::config::limits::INIT_FILE_BYTES_MAX;
 use crate::container::engine::Engine;
+use crate::container::error::ContainerError;
 use crate::container::server::Privileges;
 use crate::container::socket_directory;
 use crate::error::Error;
@@ -34,24 +35,44 @@ struct Plan {
     verifier: String,
     init: Vec<PathBuf>,
     fate: VolumeFate,
+    access: Access,
 }
 
 /// Makes a tenant, or leaves nothing of it.
 pub(super) async fn run(context: &Context, arguments: CreateArguments) -> Result<(), Error> {
+    let mut interruption = Interruption::listen()?;
     let tenant = TenantId::parse(&arguments.tenant)?;
     socket_directory::check_length(&context.directories, &tenant)?;
     arguments
         .init
         .iter()
         .try_for_each(|path| check_init_file(path))?;
-    let chosen = password::choose(arguments.password)?;
+    let chosen = password::choose(&arguments.password)?;
+    let json = arguments.format.json;
     let registry = Registry::open(&context.directories)?;
-    let engine = Engine::connect(&context.directories).await?;
-    reconcile::run(context, &registry).await?;
-    let lock = OperationLock::try_acquire(&context.directories, &tenant)?;
-    let lock = lock.ok_or_else(|| busy(&tenant))?;
-    check_new(&registry, &engine, &tenant).await?;
-    let fate = check_data(&engine, &tenant, arguments.adopt_data).await?;
+    let preparing = async {
+        let engine = Engine::connect(&context.directories).await?;
+        reconcile::run(context, &registry).await?;
+        let lock = OperationLock::try_acquire(&context.directories, &tenant)?;
+        let lock = lock.ok_or_else(|| busy(&tenant))?;
+        check_new(&registry, &engine, &tenant).await?;
+        let verifier = chosen.password.scram_verifier();
+        let plan = plan(context, &engine, tenant, verifier, arguments).await?;
+        Ok((engine, plan, lock))
+    };
+    let (engine, plan, lock) = interruption.ends(preparing).await?;
+    make_or_undo(context, &registry, &engine, &plan, &mut interruption, lock).await?;
+    announce(context, &plan, &chosen, json).await
+}
+
+async fn plan(
+    context: &Context,
+    engine: &Engine,
+    tenant: TenantId,
+    verifier: String,
+    arguments: CreateArguments,
+) -> Result<Plan, Error> {
+    let fate = check_data(engine, &tenant, arguments.adopt_data).await?;
     let report = engine.report().await?;
     report.check_free_space()?;
     let blueprint = Blueprint {
@@ -65,27 +86,24 @@ pub(super) async fn run(context: &Context, arguments: CreateArguments) -> Result
     if let Some(network) = &blueprint.network {
         engine.check_network(network).await?;
     }
-    or_interrupted(pull_if_absent(context, &engine, &blueprint.image)).await?;
-    let privileges = Privileges {
-        superuser: arguments.superuser,
-        replication: arguments.replication,
-    };
-    let verifier = chosen.password.scram_verifier();
-    let plan = Plan {
+    pull_if_absent(context, engine, &blueprint.image).await?;
+    engine.check_contract(&blueprint.image).await?;
+    Ok(Plan {
         tenant,
         blueprint,
-        privileges,
+        privileges: Privileges {
+            superuser: arguments.superuser,
+            replication: arguments.replication,
+        },
         verifier,
         init: arguments.init,
         fate,
-    };
-    let access = if arguments.enable {
-        Access::Enabled
-    } else {
-        Access::Disabled
-    };
-    make_or_undo(context, &registry, &engine, &plan, access, lock).await?;
-    announce(context, &plan, access, &chosen, arguments.format.json).await
+        access: if arguments.enable {
+            Access::Enabled
+        } else {
+            Access::Disabled
+        },
+    })
 }
 
 async fn make_or_undo(
@@ -93,25 +111,37 @@ async fn make_or_undo(
     registry: &Registry,
     engine: &Engine,
     plan: &Plan,
-    access: Access,
+    interruption: &mut Interruption,
     lock: OperationLock,
 ) -> Result<(), Error> {
     let tenant = &plan.tenant;
     if !registry.begin_create(tenant, &plan.blueprint, plan.fate)? {
         return Err(exists(tenant));
     }
-    let made = or_interrupted(make(context, engine, plan)).await;
+    let made = interruption.ends(make(context, engine, plan)).await;
     let Err(error) = made else {
-        return Ok(registry.finish_create(tenant, access)?);
+        return Ok(registry.finish_create(tenant, plan.access)?);
     };
     context
         .printer
         .note(&format!("undoing the creation of tenant `{tenant}`"));
-    if let Err(left) = reconcile::erase(context, registry, engine, tenant, plan.fate, lock).await {
+    if let Err(left) = undo(context, registry, engine, plan, lock).await {
         let warning = format!("could not undo all of it, the next command will try: {left}");
         context.printer.warning(&warning);
     }
     Err(error)
+}
+
+async fn undo(
+    context: &Context,
+    registry: &Registry,
+    engine: &Engine,
+    plan: &Plan,
+    lock: OperationLock,
+) -> Result<(), Error> {
+    let tenant = &plan.tenant;
+    engine.settle(tenant, &plan.blueprint.image).await?;
+    reconcile::erase(context, registry, engine, tenant, plan.fate, lock).await
 }
 
 async fn make(context: &Context, engine: &Engine, plan: &Plan) -> Result<(), Error> {
@@ -132,9 +162,21 @@ async fn make(context: &Context, engine: &Engine, plan: &Plan) -> Result<(), Err
         .await?;
     for path in &plan.init {
         step.becomes(context.printer, &format!("running `{}`", path.display()));
-        engine.run_file(tenant, path).await?;
+        run_init_file(engine, tenant, path).await?;
     }
     Ok(())
+}
+
+async fn run_init_file(engine: &Engine, tenant: &TenantId, path: &Path) -> Result<(), Error> {
+    engine
+        .run_file(tenant, path)
+        .await
+        .map_err(|error| match error {
+            ContainerError::Execution { .. } => {
+                Error::new(Kind::Sql, error.to_string()).with_hint("correct the file and try again")
+            }
+            other => other.into(),
+        })
 }
 
 async fn pull_if_absent(context: &Context, engine: &Engine, image: &str) -> Result<(), Error> {
@@ -223,7 +265,6 @@ fn check_init_file(path: &Path) -> Result<(), Error> {
 async fn announce(
     context: &Context,
     plan: &Plan,
-    access: Access,
     chosen: &Chosen,
     json: bool,
 ) -> Result<(), Error> {
@@ -233,7 +274,7 @@ async fn announce(
     if json {
         return printer.json(&json!({
             "tenant": tenant.as_str(),
-            "access": access,
+            "access": plan.access,
             "url": url,
             "password": shown,
         }));
@@ -243,11 +284,11 @@ async fn announce(
     if let Some(password) = shown {
         printer.line(&format!("password  {password}"))?;
     }
-    printer.line(&format!("access    {}", access.as_str()))?;
+    printer.line(&format!("access    {}", plan.access.as_str()))?;
     if shown.is_some() {
         printer.hint("keep the password now: it is not shown again");
     }
-    if access == Access::Disabled {
+    if plan.access == Access::Disabled {
         printer.hint(&format!("`pgs enable {tenant}` lets its clients in"));
     }
     Ok(())

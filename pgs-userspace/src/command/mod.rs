@@ -1,14 +1,11 @@
 //! The verbs, one file each.
 
-use std::future::Future;
-
-use tokio::signal::unix::SignalKind;
-use tokio::signal::unix::signal;
 use tokio::time::Instant;
 use tokio::time::sleep;
 
 use crate::cli::Cli;
 use crate::cli::Verb;
+use crate::command::interruption::Interruption;
 use crate::config::directories::Directories;
 use crate::config::limits::OPERATION_LOCK_DEADLINE;
 use crate::config::limits::OPERATION_LOCK_POLL_INTERVAL;
@@ -25,6 +22,7 @@ mod access;
 mod completions;
 mod create;
 mod doctor;
+mod interruption;
 mod inventory;
 mod list;
 mod logs;
@@ -62,7 +60,7 @@ pub async fn run(cli: Cli, printer: Printer) -> Result<u8, Error> {
         Verb::Serve(arguments) => serve::run(&context, arguments).await,
         Verb::Create(arguments) => create::run(&context, arguments).await,
         Verb::Psql(arguments) => return psql::run(&context, arguments).await,
-        verb => or_interrupted(other(&context, verb)).await,
+        verb => Interruption::listen()?.ends(other(&context, verb)).await,
     };
     done.map(|()| 0)
 }
@@ -102,29 +100,6 @@ fn directories(cli: &Cli) -> Result<Directories, Error> {
         absolute(&arguments.state_dir)?,
         absolute(&arguments.run_dir)?,
     ))
-}
-
-/// Ends the work where a signal asks for it. What the work had begun stays as it is: the registry
-/// says what was being done.
-async fn or_interrupted<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let listen = |kind| {
-        signal(kind).map_err(|error| {
-            Error::new(
-                Kind::Internal,
-                format!("cannot listen for signals: {error}"),
-            )
-        })
-    };
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut hang_up = listen(SignalKind::hangup())?;
-    tokio::select! {
-        done = work => return done,
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hang_up.recv() => {}
-    }
-    Err(Error::new(Kind::Interrupted, "interrupted"))
 }
 
 /// The lock of one tenant, waited for.

@@ -21,10 +21,10 @@ pub(super) struct Chosen {
 }
 
 /// The password that was given, else a new random one.
-pub(super) fn choose(arguments: PasswordArguments) -> Result<Chosen, Error> {
-    let given = match (arguments.password, arguments.password_file) {
-        (Some(text), _) => Some(Password::parse(&text)?),
-        (None, Some(path)) => Some(Password::read(&path)?),
+pub(super) fn choose(arguments: &PasswordArguments) -> Result<Chosen, Error> {
+    let given = match (&arguments.password, &arguments.password_file) {
+        (Some(text), _) => Some(Password::parse(text)?),
+        (None, Some(path)) => Some(Password::read(path)?),
         (None, None) => None,
     };
     Ok(match given {
@@ -48,7 +48,7 @@ pub(super) async fn run(
     let Chosen {
         password,
         generated,
-    } = choose(arguments.password)?;
+    } = choose(&arguments.password)?;
     let registry = Registry::open(&context.directories)?;
     reconcile::run(context, &registry).await?;
     let _lock = lock(context, &tenant).await?;

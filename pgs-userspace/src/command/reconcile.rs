@@ -51,6 +51,9 @@ async fn clear_away(
     let text = format!("{doing} of tenant `{tenant}`, which an earlier command left unfinished");
     context.printer.note(&text);
     let engine = Engine::connect(&context.directories).await?;
+    if found.lifecycle == Lifecycle::Creating {
+        engine.settle(tenant, &found.blueprint.image).await?;
+    }
     erase(context, registry, &engine, tenant, found.volume_fate, lock).await
 }
 

@@ -66,8 +66,7 @@ pub(super) async fn run(context: &Context, arguments: StatusArguments) -> Result
 async fn router(context: &Context) -> Result<Option<RouterStatus>, Error> {
     match client::ask(&context.directories.admin_socket(), &Request::Status).await {
         Ok(Response::Status(status)) => Ok(Some(status)),
-        Ok(_) => Ok(None),
-        Err(AdminError::NotRunning { .. }) => Ok(None),
+        Ok(_) | Err(AdminError::NotRunning { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -12,7 +12,7 @@ use crate::tenant::id::TenantId;
 use crate::tenant::registry::Registry;
 
 /// PostgreSQL's own port.
-const PORT_DEFAULT: u16 = 5432;
+pub(super) const PORT_DEFAULT: u16 = 5432;
 
 /// Prints by what URL a tenant's clients connect. Its password is not known here.
 pub(super) async fn run(context: &Context, arguments: UrlArguments) -> Result<(), Error> {

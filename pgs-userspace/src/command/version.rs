@@ -1,7 +1,5 @@
 //! `pgs version`.
 
-use std::fmt::Write;
-
 use serde_json::json;
 use sha2::Digest;
 use sha2::Sha256;
@@ -36,11 +34,8 @@ fn embedded_object() -> Option<&'static [u8]> {
 fn digest(object: &[u8]) -> String {
     Sha256::digest(object)
         .iter()
-        .fold(String::new(), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _: std::fmt::Result = write!(text, "{byte:02x}");
-            text
-        })
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]

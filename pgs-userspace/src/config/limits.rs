@@ -134,3 +134,8 @@ pub const OPERATION_LOCK_POLL_INTERVAL: Duration = Duration::from_millis(100);
 pub const EXEC_END_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How often it is looked at.
 pub const EXEC_END_POLLS_MAX: u32 = 100;
+
+/// How long a command waits for what Docker is still doing for another that has died.
+pub const DOCKER_SETTLE_DEADLINE: Duration = Duration::from_secs(60);
+/// Between two looks at it.
+pub const DOCKER_SETTLE_POLL_INTERVAL: Duration = Duration::from_millis(200);

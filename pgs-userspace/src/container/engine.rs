@@ -59,7 +59,7 @@ impl Engine {
                 .map_err(unavailable)?;
         let docker = docker.negotiate_version().await.map_err(unavailable)?;
         let installation = Installation::of(directories)
-            .map_err(ContainerError::directory("reach", directories.state()))?;
+            .map_err(ContainerError::directory("name", directories.state()))?;
         Ok(Self {
             docker,
             installation,

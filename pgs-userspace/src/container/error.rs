@@ -46,6 +46,14 @@ pub enum ContainerError {
         /// What Docker said.
         reason: String,
     },
+    /// The image's server would not keep its data in the tenant's volume.
+    #[error("image `{image}` cannot hold a tenant: {reason}")]
+    ImageUnfit {
+        /// Its reference.
+        image: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// There is no such Docker network.
     #[error("there is no Docker network `{network}`")]
     NetworkMissing {
@@ -170,32 +178,42 @@ impl ContainerError {
     /// What kind of thing went wrong.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::RemoteEngine { .. } | Self::NetworkMissing { .. } => Kind::Usage,
-            Self::SocketPathTooLong { .. } => Kind::Usage,
+            Self::RemoteEngine { .. }
+            | Self::NetworkMissing { .. }
+            | Self::SocketPathTooLong { .. }
+            | Self::ImageUnfit { .. } => Kind::Usage,
             Self::Unavailable { source, .. } if is_permission_denied(source) => {
                 Kind::PermissionDenied
             }
             Self::Unavailable { .. } => Kind::DockerUnavailable,
             Self::Call { source, .. } if is_connection_failure(source) => Kind::DockerUnavailable,
-            Self::Call { source, .. } if is_no_space(&source.to_string()) => Kind::NoSpace,
-            Self::Call { .. } => Kind::Internal,
-            Self::ImageMissing { reason, .. } if is_no_space(reason) => Kind::NoSpace,
+            Self::NoSpace { .. } => Kind::NoSpace,
+            _ if is_no_space(self.foreign_words().as_deref().unwrap_or_default()) => Kind::NoSpace,
             Self::ImageMissing { .. } => Kind::ImageMissing,
-            Self::Missing { .. } | Self::NotRunning { .. } => Kind::Unhealthy,
+            Self::Missing { .. }
+            | Self::NotRunning { .. }
+            | Self::Died { .. }
+            | Self::NotReady { .. } => Kind::Unhealthy,
             Self::VolumeMissing { .. } => Kind::NotFound,
             Self::Foreign { .. } => Kind::Exists,
-            Self::Died { log, .. } | Self::NotReady { log, .. } if is_no_space(log) => {
-                Kind::NoSpace
-            }
-            Self::Died { .. } | Self::NotReady { .. } => Kind::Unhealthy,
-            Self::Execution { output, .. } if is_no_space(output) => Kind::NoSpace,
-            Self::Execution { .. } => Kind::Internal,
             Self::Directory { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => Kind::PermissionDenied,
                 io::ErrorKind::StorageFull => Kind::NoSpace,
                 _ => Kind::Internal,
             },
-            Self::NoSpace { .. } => Kind::NoSpace,
+            Self::Call { .. } | Self::Execution { .. } => Kind::Internal,
+        }
+    }
+
+    /// What Docker, or a program in a container, said about it.
+    fn foreign_words(&self) -> Option<String> {
+        match self {
+            Self::Call { source, .. } => Some(reason(source)),
+            Self::ImageMissing { reason: said, .. }
+            | Self::Died { log: said, .. }
+            | Self::NotReady { log: said, .. }
+            | Self::Execution { output: said, .. } => Some(said.clone()),
+            _ => None,
         }
     }
 
@@ -219,6 +237,7 @@ impl ContainerError {
     fn particular_hint(&self) -> Option<String> {
         Some(match self {
             Self::RemoteEngine { .. } => "unset DOCKER_HOST, or set it to `unix://…`".to_owned(),
+            Self::ImageUnfit { .. } => "use `postgres:18`, or an image made from it".to_owned(),
             Self::NetworkMissing { network } => {
                 format!("`docker network create {network}` makes it")
             }

@@ -1,5 +1,7 @@
 //! The image that a tenant's container is made from.
 
+use std::path::Path;
+
 use bollard::models::CreateImageInfo;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
@@ -8,6 +10,7 @@ use crate::container::engine::Engine;
 use crate::container::error::ContainerError;
 use crate::container::error::is_not_found;
 use crate::container::error::reason;
+use crate::container::specification::DATA_TARGET;
 
 /// How far one layer of an image is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +33,25 @@ impl Engine {
             Ok(_) => Ok(true),
             Err(error) if is_not_found(&error) => Ok(false),
             Err(error) => Err(ContainerError::call("inspect the image", image)(error)),
+        }
+    }
+
+    /// Refuses an image whose data would not be in the tenant's volume: it would be lost with the
+    /// container.
+    ///
+    /// # Errors
+    /// It is such an image, or the call failed.
+    pub async fn check_contract(&self, image: &str) -> Result<(), ContainerError> {
+        let inspected = self.docker.inspect_image(image).await;
+        let inspected = inspected.map_err(ContainerError::call("inspect the image", image))?;
+        let config = inspected.config.unwrap_or_default();
+        let volumes = config.volumes.unwrap_or_default();
+        match unfit(&config.env.unwrap_or_default(), &volumes) {
+            Some(reason) => Err(ContainerError::ImageUnfit {
+                image: image.to_owned(),
+                reason,
+            }),
+            None => Ok(()),
         }
     }
 
@@ -59,6 +81,26 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Why an image's server would not keep its data in the volume that is mounted for it.
+fn unfit(variables: &[String], volumes: &[String]) -> Option<String> {
+    let data = variables
+        .iter()
+        .find_map(|variable| variable.strip_prefix("PGDATA="));
+    let Some(data) = data else {
+        return Some("it does not set PGDATA".to_owned());
+    };
+    if !Path::new(data).starts_with(DATA_TARGET) {
+        return Some(format!(
+            "it keeps its data in `{data}`, not below `{DATA_TARGET}`"
+        ));
+    }
+    // A volume of its own deeper down would hide the data from the one that is mounted.
+    let deeper = volumes.iter().find(|volume| {
+        volume.as_str() != DATA_TARGET && Path::new(volume).starts_with(DATA_TARGET)
+    });
+    deeper.map(|volume| format!("it declares a volume `{volume}` below `{DATA_TARGET}`"))
 }
 
 fn step(event: CreateImageInfo) -> Option<PullProgress> {
@@ -95,6 +137,24 @@ fn split_reference(image: &str) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn data_outside_the_volume_is_found_out() {
+        let check = |data: &str, volume: &str| {
+            unfit(
+                &[format!("PGDATA={data}"), "X=1".to_owned()],
+                &[volume.to_owned()],
+            )
+        };
+        assert_eq!(
+            check("/var/lib/postgresql/18/docker", "/var/lib/postgresql"),
+            None
+        );
+        let older = check("/var/lib/postgresql/data", "/var/lib/postgresql/data");
+        assert!(older.unwrap().contains("declares a volume"));
+        assert!(check("/data", "/data").unwrap().contains("not below"));
+        assert!(unfit(&[], &[]).unwrap().contains("PGDATA"));
+    }
 
     #[test]
     fn references_are_split_at_the_tag() {

@@ -10,8 +10,6 @@ use bollard::query_parameters::InspectContainerOptions;
 use bollard::query_parameters::InspectNetworkOptions;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use bollard::query_parameters::ListVolumesOptionsBuilder;
-use bollard::query_parameters::RemoveContainerOptionsBuilder;
-use bollard::query_parameters::RemoveVolumeOptions;
 use bollard::query_parameters::StartContainerOptions;
 use bollard::query_parameters::StopContainerOptions;
 
@@ -147,49 +145,6 @@ impl Engine {
             .stop_container(&name, None::<StopContainerOptions>)
             .await;
         unless_missing(stopped, "stop the container", name)
-    }
-
-    /// Removes the tenant's container, running or not. No error where there is none.
-    ///
-    /// # Errors
-    /// The container of that name is not this installation's, or the call failed.
-    pub async fn remove_container(&self, tenant: &TenantId) -> Result<(), ContainerError> {
-        let name = self.installation.name_of(tenant);
-        // By name, but never somebody else's.
-        if self.inspect(tenant).await?.is_none() {
-            return Ok(());
-        }
-        let options = RemoveContainerOptionsBuilder::default()
-            .force(true)
-            .v(true)
-            .build();
-        match self.docker.remove_container(&name, Some(options)).await {
-            Err(error) if !is_not_found(&error) => {
-                Err(ContainerError::call("remove the container", name)(error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Removes the tenant's data. No error where there is none.
-    ///
-    /// # Errors
-    /// The volume of that name is not this installation's, or the call failed.
-    pub async fn remove_volume(&self, tenant: &TenantId) -> Result<(), ContainerError> {
-        let name = self.installation.name_of(tenant);
-        if !self.has_volume(tenant).await? {
-            return Ok(());
-        }
-        match self
-            .docker
-            .remove_volume(&name, None::<RemoveVolumeOptions>)
-            .await
-        {
-            Err(error) if !is_not_found(&error) => {
-                Err(ContainerError::call("remove the volume", name)(error))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// How the tenant's container is; none where there is none.

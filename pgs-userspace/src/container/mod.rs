@@ -8,6 +8,7 @@ pub mod lifecycle;
 pub mod logs;
 pub mod name;
 pub mod readiness;
+pub mod removal;
 pub mod server;
 pub mod socket_directory;
 mod specification;

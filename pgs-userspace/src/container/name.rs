@@ -31,9 +31,13 @@ impl Installation {
     /// The installation whose state lies in `directories`.
     ///
     /// # Errors
-    /// The state directory does not exist or cannot be reached.
+    /// The state directory cannot be reached.
     pub fn of(directories: &Directories) -> io::Result<Self> {
-        let real = std::fs::canonicalize(directories.state())?;
+        let real = match std::fs::canonicalize(directories.state()) {
+            // Nothing was ever kept there: then no link leads there either.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => directories.state().to_owned(),
+            other => other?,
+        };
         let digest = Sha256::digest(real.as_os_str().as_encoded_bytes());
         let id = digest
             .iter()

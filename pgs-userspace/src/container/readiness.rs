@@ -13,8 +13,11 @@ use crate::tenant::id::TenantId;
 
 /// True once the server takes connections for good. While the image's entrypoint makes the data it
 /// runs another, temporary server on the same socket: then the first process is still the script.
+///
+/// No user is named: Docker's health check runs as root, and asking as a role that `peer` then
+/// refuses would put three lines into the server's log every time.
 pub(super) const READY_TEST: &str = "[ \"$(cat /proc/1/comm)\" = postgres ] && \
-                                     exec pg_isready -q -h /var/run/postgresql -U postgres -d postgres";
+                                     exec pg_isready -q -h /var/run/postgresql -d postgres";
 
 impl Engine {
     /// Waits until the tenant's server takes connections.

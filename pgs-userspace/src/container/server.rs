@@ -31,8 +31,10 @@ const WRITE_ACCESS_RULES: &str = "set -e; umask 077; \
     file=$(psql -XAtq -h /var/run/postgresql -U postgres -d postgres -c 'SHOW hba_file'); \
     cat > \"$file.new\"; mv \"$file.new\" \"$file\"";
 
-/// Fails where a rule does not parse, or where one would let somebody in without proof.
-const CHECK_ACCESS_RULES: &str = "\
+/// Fails where a rule does not parse, or where one would let somebody in without proof. The command
+/// line says that there is no TCP; saying it in the configuration too keeps the server from
+/// complaining of the difference at every reload.
+const LOAD_ACCESS_RULES: &str = "\
 DO $pgs$
 BEGIN
   IF EXISTS (SELECT FROM pg_hba_file_rules WHERE error IS NOT NULL OR auth_method = 'trust')
@@ -41,6 +43,7 @@ BEGIN
   END IF;
 END
 $pgs$;
+ALTER SYSTEM SET listen_addresses = '';
 SELECT pg_reload_conf();
 ";
 
@@ -81,7 +84,7 @@ impl Engine {
             tenant,
             "loading pg_hba.conf",
             "postgres",
-            CHECK_ACCESS_RULES.to_owned(),
+            LOAD_ACCESS_RULES.to_owned(),
         )
         .await?;
         let statements = role_statements(tenant, privileges, verifier);

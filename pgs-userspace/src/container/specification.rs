@@ -10,6 +10,7 @@ use bollard::models::HostConfig;
 use bollard::models::HostConfigLogConfig;
 use bollard::models::Mount;
 use bollard::models::MountType;
+use bollard::models::MountVolumeOptions;
 use bollard::models::RestartPolicy;
 use bollard::models::RestartPolicyNameEnum;
 
@@ -26,10 +27,10 @@ use crate::container::readiness::READY_TEST;
 use crate::tenant::record::Blueprint;
 
 /// Where the image keeps its data (PostgreSQL 18 images: PGDATA is `18/docker` in it).
-const DATA_TARGET: &str = "/var/lib/postgresql";
+pub(super) const DATA_TARGET: &str = "/var/lib/postgresql";
 
 /// Where the server puts its socket.
-pub(super) const SOCKET_TARGET: &str = "/var/run/postgresql";
+const SOCKET_TARGET: &str = "/var/run/postgresql";
 
 /// Root in the container needs these until the entrypoint has changed to the server's user: to own
 /// the data and socket directories (CHOWN, FOWNER, DAC_OVERRIDE) and for the change itself.
@@ -59,22 +60,33 @@ pub(super) fn container(
         image: Some(blueprint.image.clone()),
         cmd: Some(owned(&COMMAND)),
         env: Some(owned(&ENVIRONMENT)),
-        labels: Some(labels),
+        labels: Some(labels.clone()),
         healthcheck: Some(health_check()),
         // Fast shutdown: sessions end, the data is checkpointed.
         stop_signal: Some("SIGINT".to_owned()),
         stop_timeout: Some(seconds(CONTAINER_STOP_GRACE)),
         network_disabled: Some(blueprint.network.is_none()),
-        host_config: Some(host_config(blueprint, volume, socket_directory)),
+        host_config: Some(host_config(blueprint, volume, socket_directory, labels)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(blueprint: &Blueprint, volume: &str, socket_directory: &Path) -> HostConfig {
+fn host_config(
+    blueprint: &Blueprint,
+    volume: &str,
+    socket_directory: &Path,
+    labels: HashMap<String, String>,
+) -> HostConfig {
     let memory = signed(blueprint.memory_bytes);
+    let mut data = mount(MountType::VOLUME, volume, DATA_TARGET);
+    // Docker makes a volume that is not there: never one that is nobody's.
+    data.volume_options = Some(MountVolumeOptions {
+        labels: Some(labels),
+        ..MountVolumeOptions::default()
+    });
     HostConfig {
         mounts: Some(vec![
-            mount(MountType::VOLUME, volume, DATA_TARGET),
+            data,
             mount(
                 MountType::BIND,
                 &socket_directory.to_string_lossy(),

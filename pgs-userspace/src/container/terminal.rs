@@ -44,7 +44,7 @@ impl RawMode {
 impl Drop for RawMode {
     fn drop(&mut self) {
         // Nothing can be done about a terminal that is gone.
-        let _: Result<(), _> = termios::tcsetattr(io::stdin(), SetArg::TCSADRAIN, &self.before);
+        termios::tcsetattr(io::stdin(), SetArg::TCSADRAIN, &self.before).unwrap_or_default();
     }
 }
 

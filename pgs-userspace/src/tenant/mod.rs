@@ -1,5 +1,6 @@
 //! Who the tenants are and what they may do.
 
+pub mod error;
 pub mod id;
 pub mod lock;
 pub mod password;
