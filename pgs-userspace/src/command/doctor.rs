@@ -94,7 +94,7 @@ pub(super) async fn run(context: &Context, arguments: FormatArguments) -> Result
     }
     Err(Error::new(
         Kind::Diagnosis,
-        format!("{faults} things keep pgs from working here"),
+        format!("checks that found a fault: {faults}"),
     ))
 }
 

@@ -21,7 +21,7 @@ pub enum ContainerError {
         value: String,
     },
     /// No engine answers.
-    #[error("no Docker engine answers on `{socket}`: {source}")]
+    #[error("no Docker engine answers on `{socket}`: {}", reason(source))]
     Unavailable {
         /// The engine's socket.
         socket: String,
@@ -292,7 +292,14 @@ pub(super) fn reason(error: &DockerError) -> String {
     match error {
         DockerError::DockerResponseServerError { message, .. } => message.trim().to_owned(),
         DockerError::DockerStreamError { error } => error.trim().to_owned(),
-        other => other.to_string(),
+        // The outer layers say that a request failed, the innermost one why.
+        other => {
+            let mut innermost: &dyn std::error::Error = other;
+            while let Some(source) = innermost.source() {
+                innermost = source;
+            }
+            innermost.to_string()
+        }
     }
 }
 
