@@ -85,7 +85,11 @@ pub enum ContainerError {
         name: String,
     },
     /// The server did not answer in time.
-    #[error("the server in `{container}` does not answer after {} s{}", waited.as_secs(), excerpt(log))]
+    #[error(
+        "the server in `{container}` does not answer after {} s{}",
+        waited.as_secs(),
+        excerpt(log)
+    )]
     NotReady {
         /// Its name.
         container: String,
@@ -223,7 +227,7 @@ impl ContainerError {
             Kind::PermissionDenied => RUN_AS_ROOT,
             Kind::NoSpace => "make room: `docker system df` shows what takes it",
             Kind::DockerUnavailable => {
-                "start it with `systemctl start docker`; install it with `apt-get install docker.io`"
+                "start it with `systemctl start docker`, or install it with your package manager"
             }
             Kind::ImageMissing => {
                 "name an image that is here with `--image` or PGS_IMAGE (`docker images` lists \
