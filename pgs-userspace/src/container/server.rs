@@ -66,9 +66,11 @@ const END_SESSIONS: [&str; 9] = [
     "postgres",
     "postgres",
     "-c",
-    "SELECT count(*) FROM pg_stat_activity \
-     WHERE backend_type IN ('client backend', 'walsender') AND usename <> 'postgres' \
-     AND pg_terminate_backend(pid)",
+    // Materialized: the planner is free to end a session before it looks whose it is.
+    "WITH victim AS MATERIALIZED (\
+       SELECT pid FROM pg_stat_activity \
+       WHERE backend_type IN ('client backend', 'walsender') AND usename <> 'postgres') \
+     SELECT count(pg_terminate_backend(pid)) FROM victim",
 ];
 
 /// What the tenant's role may do beyond being master of its own databases and roles.
