@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod apt;
+mod bench;
 mod image;
 mod process;
 mod report;
@@ -23,6 +24,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure pgs against the published port, HAProxy and PgBouncer, side by side
+    Bench(bench::BenchArgs),
     /// Build a PostgreSQL 18 image with the contract of the official one, from distribution packages
     Image(image::ImageArgs),
     /// Put in place what the other commands need: Docker, clients, image, eBPF tools
@@ -31,6 +34,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
+        Task::Bench(args) => bench::run(&args),
         Task::Image(args) => image::run(&args),
         Task::Setup(args) => setup::run(&args),
     };
