@@ -1,2 +1,4 @@
-//! What the eBPF program and the router share. Nothing here does any work.
+//! What the eBPF program and the router share: map names, keys and values. Nothing here does work.
 #![no_std]
+
+pub mod flow;

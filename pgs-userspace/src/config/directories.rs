@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::tenant::id::TenantId;
+
 /// The two directories that everything of one installation lies in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directories {
@@ -41,5 +43,15 @@ impl Directories {
     /// that Docker restarts at boot must find its directory, and `/run` is empty by then.
     pub fn sockets(&self) -> PathBuf {
         self.state.join("sockets")
+    }
+
+    /// A tenant's socket directory, mounted into its container.
+    pub fn socket_directory(&self, tenant: &TenantId) -> PathBuf {
+        self.sockets().join(tenant.as_str())
+    }
+
+    /// Parent of the lock files that keep two commands from changing one tenant at once.
+    pub fn locks(&self) -> PathBuf {
+        self.state.join("locks")
     }
 }

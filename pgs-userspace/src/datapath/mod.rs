@@ -1,1 +1,179 @@
-//! Moves a session's bytes, in the kernel or by relay. Only `datapath::kernel` knows aya.
+//! Moves a session's bytes, in the kernel or by relay. Only [`kernel`] knows aya.
+//!
+//! A session comes here by a [`Handover`](handover::Handover) and stays with one worker thread.
+//! Knows nothing of tenants and nothing of the protocol.
+
+pub mod canary;
+pub mod handover;
+pub mod kernel;
+pub mod meter;
+mod pump;
+mod session;
+mod socket;
+mod worker;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
+use handover::CloseReason;
+use handover::Handover;
+use kernel::FlowTable;
+use kernel::KernelPath;
+use meter::Meter;
+use worker::WorkerHandle;
+
+/// Which path the user asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathRequest {
+    /// The kernel path if it loads and every canary passes, else the relay.
+    Auto,
+    /// The kernel path, or no service at all.
+    Kernel,
+    /// The relay.
+    Relay,
+}
+
+impl PathRequest {
+    /// As written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kernel => "kernel",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+/// Why there is no data path.
+#[derive(Debug, thiserror::Error)]
+pub enum DataPathError {
+    /// `--path kernel` on a machine where it does not work.
+    #[error(
+        "the kernel path does not work here: {0}\n\nhint: `--path auto` falls back to the relay"
+    )]
+    KernelRefused(String),
+    /// A worker cannot be started.
+    #[error("cannot start a data path worker: {0}")]
+    Worker(#[from] io::Error),
+}
+
+/// The threads that move the bytes of all sessions.
+#[derive(Debug)]
+pub struct DataPath {
+    workers: Vec<WorkerHandle>,
+    next: AtomicUsize,
+    flows: Option<Arc<FlowTable>>,
+    /// Dropped last: as long as it lives the program stays attached.
+    _kernel: Option<KernelPath>,
+    findings: Findings,
+}
+
+/// What was found at the start.
+#[derive(Debug, Clone)]
+pub struct Findings {
+    /// What the user asked for.
+    pub requested: PathRequest,
+    /// Whether new sessions get the kernel path.
+    pub kernel: bool,
+    /// Why not, where the user had not ruled it out.
+    pub reason: Option<String>,
+    /// What each canary found.
+    pub canaries: Vec<canary::Finding>,
+}
+
+impl DataPath {
+    /// Loads what is needed and starts the workers, one for each core.
+    pub fn start(requested: PathRequest) -> Result<Self, DataPathError> {
+        let (kernel, findings) = choose(requested)?;
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut workers = Vec::with_capacity(count);
+        for index in 0..count {
+            let access = kernel
+                .as_ref()
+                .map(|kernel| kernel.access(index as u32, count as u32))
+                .transpose()
+                .map_err(|error| DataPathError::KernelRefused(error.to_string()))?;
+            workers.push(WorkerHandle::start(index, access)?);
+        }
+        let flows = kernel.as_ref().map(|kernel| Arc::clone(kernel.flows()));
+        Ok(Self {
+            workers,
+            next: AtomicUsize::new(0),
+            flows,
+            _kernel: kernel,
+            findings,
+        })
+    }
+
+    /// What was found at the start.
+    pub fn findings(&self) -> &Findings {
+        &self.findings
+    }
+
+    /// Takes a session over; gives it back when the workers are flooded.
+    pub fn adopt(&self, handover: Handover) -> Result<(), Box<Handover>> {
+        let worker = self.next.fetch_add(1, Relaxed) % self.workers.len();
+        self.workers[worker].adopt(handover)
+    }
+
+    /// Ends the session that `meter` counts.
+    pub fn end(&self, meter: &Arc<Meter>, reason: &CloseReason) {
+        for worker in &self.workers {
+            if !worker.end(meter, reason.clone()) {
+                tracing::error!("a worker's commands are full: a session was not ended");
+            }
+        }
+    }
+
+    /// Ends all sessions and waits until they are closed.
+    pub fn shut_down(&self, reason: &CloseReason) {
+        for worker in &self.workers {
+            worker.end_all(reason.clone());
+        }
+        for worker in &self.workers {
+            worker.join();
+        }
+    }
+
+    /// Bytes of a session that the verdict program redirected, live ones included.
+    pub fn kernel_bytes(&self, meter: &Meter) -> u64 {
+        let live = match (meter.flow_slot(), &self.flows) {
+            (Some(slot), Some(flows)) => flows.redirected(slot),
+            _ => 0,
+        };
+        meter.kernel_to_client() + live
+    }
+}
+
+/// The kernel path, if it is wanted and works here.
+fn choose(requested: PathRequest) -> Result<(Option<KernelPath>, Findings), DataPathError> {
+    let mut findings = Findings {
+        requested,
+        kernel: false,
+        reason: None,
+        canaries: Vec::new(),
+    };
+    if requested == PathRequest::Relay {
+        return Ok((None, findings));
+    }
+    let reason = match KernelPath::load() {
+        Ok(kernel) => {
+            findings.canaries = canary::run(&kernel);
+            let failed = findings.canaries.iter().find(|finding| !finding.passed);
+            let Some(failed) = failed else {
+                findings.kernel = true;
+                return Ok((Some(kernel), findings));
+            };
+            format!("canary `{}` failed: {}", failed.name, failed.detail)
+        }
+        Err(error) => error.to_string(),
+    };
+    if requested == PathRequest::Kernel {
+        return Err(DataPathError::KernelRefused(reason));
+    }
+    tracing::warn!(%reason, "the kernel path does not work here: every session is relayed");
+    findings.reason = Some(reason);
+    Ok((None, findings))
+}

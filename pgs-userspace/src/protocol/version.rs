@@ -20,6 +20,19 @@ impl ProtocolVersion {
     /// `src/include/libpq/pqcomm.h`.
     pub const LATEST: Self = Self { major: 3, minor: 2 };
 
+    /// What stands in a version's place in an SSLRequest: `NEGOTIATE_SSL_CODE` of PostgreSQL's
+    /// `src/include/libpq/pqcomm.h`.
+    pub const SSL_REQUEST: Self = Self {
+        major: 1234,
+        minor: 5679,
+    };
+
+    /// What stands in a version's place in a GSSENCRequest: `NEGOTIATE_GSS_CODE`, likewise.
+    pub const GSS_REQUEST: Self = Self {
+        major: 1234,
+        minor: 5680,
+    };
+
     /// From the version word, in host byte order.
     pub fn from_word(word: u32) -> Self {
         let [a, b, c, d] = word.to_be_bytes();

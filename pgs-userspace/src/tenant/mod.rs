@@ -1,3 +1,9 @@
 //! Who the tenants are and what they may do.
 
 pub mod id;
+pub mod lock;
+pub mod record;
+pub mod registry;
+pub mod reserved;
+pub mod route;
+mod schema;

@@ -1,0 +1,150 @@
+//! What is known of a live session's bytes, readable from any thread at any time.
+
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use std::time::Instant;
+
+/// How a session's bytes travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// Startup and authentication are still under way.
+    Startup,
+    /// The router reads and writes.
+    Relay,
+    /// The verdict program redirects from backend to client.
+    Kernel,
+}
+
+impl Path {
+    /// As shown to people and programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Relay => "relay",
+            Self::Kernel => "kernel",
+        }
+    }
+}
+
+/// No flow slot.
+const NO_SLOT: u32 = u32::MAX;
+
+/// Counters of one session, written by the thread that moves its bytes.
+#[derive(Debug)]
+pub struct Meter {
+    begun: Instant,
+    path: AtomicU8,
+    reason: std::sync::OnceLock<String>,
+    relayed_to_backend: AtomicU64,
+    relayed_to_client: AtomicU64,
+    kernel_to_client: AtomicU64,
+    slot: AtomicU32,
+    /// Milliseconds since `begun` at which the router last moved a byte.
+    moved_at_milliseconds: AtomicU64,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Meter {
+    /// Of a session that begins now.
+    pub fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            path: AtomicU8::new(Path::Startup as u8),
+            reason: std::sync::OnceLock::new(),
+            relayed_to_backend: AtomicU64::new(0),
+            relayed_to_client: AtomicU64::new(0),
+            kernel_to_client: AtomicU64::new(0),
+            slot: AtomicU32::new(NO_SLOT),
+            moved_at_milliseconds: AtomicU64::new(0),
+        }
+    }
+
+    /// Time since the connection was accepted.
+    pub fn age(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Time since the router itself last moved a byte of this session.
+    pub fn idle(&self) -> Duration {
+        let moved_at = Duration::from_millis(self.moved_at_milliseconds.load(Relaxed));
+        self.begun.elapsed().saturating_sub(moved_at)
+    }
+
+    /// How the bytes travel now.
+    pub fn path(&self) -> Path {
+        match self.path.load(Relaxed) {
+            value if value == Path::Kernel as u8 => Path::Kernel,
+            value if value == Path::Relay as u8 => Path::Relay,
+            _ => Path::Startup,
+        }
+    }
+
+    /// Why the session is relayed although the kernel path was wanted.
+    pub fn relay_reason(&self) -> Option<&str> {
+        self.reason.get().map(String::as_str)
+    }
+
+    /// Bytes that the router wrote to the backend.
+    pub fn relayed_to_backend(&self) -> u64 {
+        self.relayed_to_backend.load(Relaxed)
+    }
+
+    /// Bytes that the router wrote to the client.
+    pub fn relayed_to_client(&self) -> u64 {
+        self.relayed_to_client.load(Relaxed)
+    }
+
+    /// Bytes that the verdict program redirected, as of the end of the kernel flow.
+    pub(super) fn kernel_to_client(&self) -> u64 {
+        self.kernel_to_client.load(Relaxed)
+    }
+
+    /// Slot of the live kernel flow to the client.
+    pub(super) fn flow_slot(&self) -> Option<u32> {
+        Some(self.slot.load(Relaxed)).filter(|slot| *slot != NO_SLOT)
+    }
+
+    /// Counts bytes written to the backend by the router.
+    pub fn add_to_backend(&self, bytes: usize) {
+        self.relayed_to_backend.fetch_add(bytes as u64, Relaxed);
+        self.moved();
+    }
+
+    /// Counts bytes written to the client by the router.
+    pub fn add_to_client(&self, bytes: usize) {
+        self.relayed_to_client.fetch_add(bytes as u64, Relaxed);
+        self.moved();
+    }
+
+    fn moved(&self) {
+        let milliseconds = self.begun.elapsed().as_millis();
+        let milliseconds = u64::try_from(milliseconds).unwrap_or(u64::MAX);
+        self.moved_at_milliseconds.store(milliseconds, Relaxed);
+    }
+
+    pub(super) fn begin_kernel(&self, slot: u32) {
+        self.slot.store(slot, Relaxed);
+        self.path.store(Path::Kernel as u8, Relaxed);
+    }
+
+    pub(super) fn end_kernel(&self, redirected: u64) {
+        self.slot.store(NO_SLOT, Relaxed);
+        self.kernel_to_client.fetch_add(redirected, Relaxed);
+    }
+
+    pub(super) fn begin_relay(&self, reason: Option<String>) {
+        if let Some(reason) = reason {
+            // The first reason is the one that decided; a later one changes nothing.
+            drop(self.reason.set(reason));
+        }
+        self.path.store(Path::Relay as u8, Relaxed);
+    }
+}

@@ -1,0 +1,104 @@
+//! Questions to a socket that neither the standard library nor nix asks.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd as _;
+
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt;
+
+/// Offset of `tcpi_bytes_acked` in `struct tcp_info`, `include/uapi/linux/tcp.h`.
+const TCP_INFO_BYTES_ACKED_OFFSET: usize = 120;
+
+nix::ioctl_read_bad!(
+    /// Bytes that wait to be read (`SIOCINQ`).
+    ioctl_siocinq,
+    libc::FIONREAD,
+    libc::c_int
+);
+nix::ioctl_read_bad!(
+    /// Bytes that wait to be sent or acknowledged (`SIOCOUTQ`).
+    ioctl_siocoutq,
+    libc::TIOCOUTQ,
+    libc::c_int
+);
+
+/// The kernel's name for a socket; never used twice between two boots.
+pub(super) fn cookie(socket: impl AsFd) -> io::Result<u64> {
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`.
+    #[expect(unsafe_code, reason = "nix has no SO_COOKIE")]
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(cookie)
+    }
+}
+
+/// Bytes that wait in the socket's own receive queue.
+pub(super) fn unread_bytes(socket: impl AsFd) -> io::Result<u64> {
+    let mut count = 0;
+    // SAFETY: the ioctl writes one int.
+    #[expect(unsafe_code, reason = "an ioctl")]
+    unsafe {
+        ioctl_siocinq(socket.as_fd().as_raw_fd(), &raw mut count)?;
+    }
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Bytes that were given to the TCP socket so far: acknowledged plus queued, relative to an
+/// unknown beginning. Acknowledged is read first, so that an acknowledgement in between can only
+/// make the result too small, never too large.
+pub(super) fn tcp_accepted_bytes(socket: impl AsFd) -> io::Result<u64> {
+    let acknowledged = tcp_acknowledged_bytes(&socket)?;
+    let mut queued = 0;
+    // SAFETY: the ioctl writes one int.
+    #[expect(unsafe_code, reason = "an ioctl")]
+    unsafe {
+        ioctl_siocoutq(socket.as_fd().as_raw_fd(), &raw mut queued)?;
+    }
+    Ok(acknowledged + u64::try_from(queued).unwrap_or(0))
+}
+
+/// Bytes that the peer acknowledged so far.
+pub(super) fn tcp_acknowledged_bytes(socket: impl AsFd) -> io::Result<u64> {
+    let mut info = [0u8; 256];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `info`.
+    #[expect(unsafe_code, reason = "libc's tcp_info ends before tcpi_bytes_acked")]
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let field = TCP_INFO_BYTES_ACKED_OFFSET..TCP_INFO_BYTES_ACKED_OFFSET + size_of::<u64>();
+    let mut bytes = [0; size_of::<u64>()];
+    bytes.copy_from_slice(&info[field]);
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// The error that the socket has pending, if any.
+pub(super) fn pending_error(socket: impl AsFd) -> io::Error {
+    match getsockopt(&socket, sockopt::SocketError) {
+        Ok(0) => io::Error::new(io::ErrorKind::ConnectionReset, "connection reset"),
+        Ok(code) => io::Error::from_raw_os_error(code),
+        Err(errno) => io::Error::from(errno),
+    }
+}

@@ -1,0 +1,161 @@
+//! The router's side of the admin socket.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use tokio::io::AsyncBufReadExt as _;
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::io::BufReader;
+use tokio::net::UnixListener;
+use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::connection::FrontDoor;
+use super::sessions::Session;
+use crate::admin::request::CanaryReport;
+use crate::admin::request::Request;
+use crate::admin::request::Response;
+use crate::admin::request::RouterStatus;
+use crate::admin::request::SessionReport;
+use crate::config::limits::ACCEPT_RETRY_INTERVAL;
+use crate::config::limits::ADMIN_CONNECTIONS_MAX;
+use crate::config::limits::ADMIN_DEADLINE;
+use crate::config::limits::ADMIN_REQUEST_BYTES_MAX;
+use crate::datapath::meter::Path as DataPathOfSession;
+
+/// What the admin socket tells of the process itself.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) begun: Instant,
+    pub(super) listen: Vec<String>,
+}
+
+/// Makes the socket; only root and the router's own user can connect.
+pub(super) fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers for ever.
+pub(super) async fn serve(door: Arc<FrontDoor>, process: Arc<Process>, listener: UnixListener) {
+    let places = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "accept on the admin socket failed");
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
+                continue;
+            }
+        };
+        let (door, process) = (Arc::clone(&door), Arc::clone(&process));
+        tokio::spawn(async move {
+            match timeout(ADMIN_DEADLINE, exchange(&door, &process, stream)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "admin exchange failed"),
+                Err(_) => tracing::debug!("admin exchange timed out"),
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn exchange(
+    door: &FrontDoor,
+    process: &Process,
+    mut stream: UnixStream,
+) -> std::io::Result<()> {
+    let peer = stream.peer_cred()?;
+    if peer.uid() != 0 && peer.uid() != nix::unistd::geteuid().as_raw() {
+        tracing::warn!(uid = peer.uid(), "admin request of a foreign user refused");
+        return Ok(());
+    }
+    let (reader, mut writer) = stream.split();
+    let mut line = Vec::new();
+    let mut reader = BufReader::new(reader.take(ADMIN_REQUEST_BYTES_MAX as u64));
+    reader.read_until(b'\n', &mut line).await?;
+    let response = match serde_json::from_slice(&line) {
+        Ok(request) => answer(door, process, request),
+        Err(error) => Response::Failed { message: format!("not a request: {error}") },
+    };
+    let mut line = serde_json::to_vec(&response)?;
+    line.push(b'\n');
+    writer.write_all(&line).await
+}
+
+fn answer(door: &FrontDoor, process: &Process, request: Request) -> Response {
+    match request {
+        Request::Status => Response::Status(status(door, process)),
+        Request::Sessions { tenant } => {
+            let sessions = door.sessions.list(tenant.as_deref());
+            let sessions = sessions.iter().map(|session| report(door, session)).collect();
+            Response::Sessions { sessions }
+        }
+        Request::Terminate { tenant } => {
+            let sessions = door.sessions.terminate(&tenant, &door.data_path);
+            tracing::info!(tenant, sessions, "sessions terminated");
+            Response::Terminated { sessions }
+        }
+    }
+}
+
+fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
+    let findings = door.data_path.findings();
+    let sessions = door.sessions.list(None);
+    let in_kernel = |session: &&Arc<Session>| session.meter.path() == DataPathOfSession::Kernel;
+    RouterStatus {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        uptime_seconds: process.begun.elapsed().as_secs(),
+        listen: process.listen.clone(),
+        path_requested: findings.requested.name().into(),
+        path: if findings.kernel { "kernel" } else { "relay" }.into(),
+        path_reason: findings.reason.clone(),
+        canaries: findings
+            .canaries
+            .iter()
+            .map(|finding| CanaryReport {
+                name: finding.name.into(),
+                passed: finding.passed,
+                detail: finding.detail.clone(),
+            })
+            .collect(),
+        sessions_kernel: sessions.iter().filter(in_kernel).count(),
+        sessions: sessions.len(),
+        counters: door.counters.snapshot(),
+    }
+}
+
+fn report(door: &FrontDoor, session: &Session) -> SessionReport {
+    let meter = &session.meter;
+    let in_kernel = door.data_path.kernel_bytes(meter);
+    let backend_pid = session.backend_pid.load(Relaxed);
+    SessionReport {
+        id: session.id,
+        tenant: session.tenant.to_string(),
+        user: session.user.clone(),
+        database: session.database.clone(),
+        client: session.client.to_string(),
+        path: meter.path().name().into(),
+        path_reason: meter.relay_reason().map(Into::into),
+        backend_pid: u32::try_from(backend_pid).ok().filter(|pid| *pid != 0),
+        age_seconds: meter.age().as_secs(),
+        idle_seconds: Some(meter.idle().as_secs()),
+        bytes_to_backend: meter.relayed_to_backend(),
+        bytes_to_client: meter.relayed_to_client() + in_kernel,
+        bytes_in_kernel: in_kernel,
+    }
+}

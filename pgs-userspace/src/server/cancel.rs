@@ -1,0 +1,164 @@
+//! Which backend issued which cancel key, and delivering CancelRequests to it.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher as _;
+use std::hash::RandomState;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::backend;
+use super::counters::Counters;
+use crate::config::limits::CANCEL_DEADLINE;
+use crate::config::limits::CANCELS_IN_FLIGHT_MAX;
+use crate::protocol::cancel::CancelKey;
+use crate::protocol::cancel::CancelRequest;
+
+/// Locks of the table; sessions that begin or end at once rarely meet on one.
+const SHARDS: usize = 32;
+
+type Issued = (u32, CancelKey);
+
+/// The keys of all live sessions.
+///
+/// Backends of different tenants have the same process ids all the time, and with protocol 3.0 a
+/// key is four bytes: should two tenants ever issue the same pair, it leads to neither of them.
+#[derive(Debug)]
+pub(super) struct CancelTable {
+    shards: Vec<Mutex<HashMap<Issued, Vec<PathBuf>>>>,
+    hasher: RandomState,
+    in_flight: Arc<Semaphore>,
+}
+
+impl Default for CancelTable {
+    fn default() -> Self {
+        Self {
+            shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
+            hasher: RandomState::new(),
+            in_flight: Arc::new(Semaphore::new(CANCELS_IN_FLIGHT_MAX)),
+        }
+    }
+}
+
+/// A registered key; dropping it takes the key out of the table.
+#[derive(Debug)]
+pub(super) struct Registered {
+    table: Arc<CancelTable>,
+    issued: Issued,
+    socket_directory: PathBuf,
+}
+
+impl CancelTable {
+    /// Learns a key from BackendKeyData.
+    pub(super) fn register(
+        self: &Arc<Self>,
+        process_id: u32,
+        key: CancelKey,
+        socket_directory: PathBuf,
+    ) -> Registered {
+        let issued = (process_id, key);
+        let mut shard = self.shard(&issued);
+        shard.entry(issued.clone()).or_default().push(socket_directory.clone());
+        drop(shard);
+        Registered { table: Arc::clone(self), issued, socket_directory }
+    }
+
+    fn shard(&self, issued: &Issued) -> std::sync::MutexGuard<'_, HashMap<Issued, Vec<PathBuf>>> {
+        let index = self.hasher.hash_one(issued) as usize % self.shards.len();
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one server that issued this key.
+    fn issuer(&self, request: &CancelRequest) -> Option<PathBuf> {
+        let issued = (request.process_id, request.key.clone());
+        match self.shard(&issued).get(&issued).map(Vec::as_slice) {
+            Some([directory]) => Some(directory.clone()),
+            _ => None,
+        }
+    }
+
+    /// Delivers a CancelRequest, if anybody issued its key. The client gets no answer either way.
+    pub(super) async fn deliver(&self, request: &CancelRequest, counters: &Counters) {
+        let Ok(_permit) = self.in_flight.try_acquire() else {
+            Counters::add(&counters.cancels_dropped);
+            tracing::warn!("a cancel request was dropped: {CANCELS_IN_FLIGHT_MAX} are under way");
+            return;
+        };
+        let Some(directory) = self.issuer(request) else {
+            Counters::add(&counters.cancels_unknown);
+            tracing::debug!(process_id = request.process_id, "a cancel key that nobody has");
+            return;
+        };
+        match timeout(CANCEL_DEADLINE, send(request, &directory)).await {
+            Ok(Ok(())) => Counters::add(&counters.cancels_routed),
+            Ok(Err(error)) => tracing::warn!(%error, "a cancel request was not delivered"),
+            Err(_) => tracing::warn!("a cancel request was not delivered in time"),
+        }
+    }
+}
+
+/// Ends when the server has acted on the request, which is when it closes: the client takes our
+/// closing as the sign that it may go on.
+async fn send(request: &CancelRequest, directory: &std::path::Path) -> io::Result<()> {
+    let mut server = backend::connect(directory).await?;
+    server.write_all(&request.encode()).await?;
+    let mut nothing = [0; 64];
+    while server.read(&mut nothing).await? > 0 {}
+    Ok(())
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut shard = self.table.shard(&self.issued);
+        let Some(directories) = shard.get_mut(&self.issued) else { return };
+        if let Some(index) = directories.iter().position(|one| *one == self.socket_directory) {
+            directories.swap_remove(index);
+        }
+        if directories.is_empty() {
+            shard.remove(&self.issued);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(process_id: u32, key: &[u8]) -> CancelRequest {
+        CancelRequest { process_id, key: CancelKey::new(key).unwrap() }
+    }
+
+    #[test]
+    fn a_key_leads_to_its_issuer_as_long_as_it_is_registered() {
+        let table = Arc::new(CancelTable::default());
+        let key = CancelKey::new(&[1, 2, 3, 4]).unwrap();
+        let registered = table.register(7, key, "/a".into());
+        assert_eq!(table.issuer(&request(7, &[1, 2, 3, 4])), Some("/a".into()));
+        assert_eq!(table.issuer(&request(8, &[1, 2, 3, 4])), None);
+        assert_eq!(table.issuer(&request(7, &[1, 2, 3, 5])), None);
+        assert_eq!(table.issuer(&request(7, &[1, 2, 3, 4, 0])), None);
+        drop(registered);
+        assert_eq!(table.issuer(&request(7, &[1, 2, 3, 4])), None);
+        assert!(table.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
+    }
+
+    #[test]
+    fn a_pair_that_two_tenants_issued_leads_to_neither() {
+        let table = Arc::new(CancelTable::default());
+        let key = CancelKey::new(&[1, 2, 3, 4]).unwrap();
+        let first = table.register(7, key.clone(), "/a".into());
+        let second = table.register(7, key, "/b".into());
+        assert_eq!(table.issuer(&request(7, &[1, 2, 3, 4])), None);
+        drop(first);
+        assert_eq!(table.issuer(&request(7, &[1, 2, 3, 4])), Some("/b".into()));
+        drop(second);
+        assert!(table.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
+    }
+}

@@ -1,0 +1,67 @@
+//! What happened since the start, by name.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::protocol::refusal::Refusal;
+
+/// Counters of the front door.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    /// Connections accepted.
+    pub(super) accepted: AtomicU64,
+    /// Connections that said nothing and closed.
+    pub(super) silent: AtomicU64,
+    /// Connections whose first bytes were not the protocol's.
+    pub(super) malformed: AtomicU64,
+    /// Logins that the backend itself refused.
+    pub(super) login_failed: AtomicU64,
+    /// Sessions handed to the data path.
+    pub(super) sessions: AtomicU64,
+    /// CancelRequests delivered to the backend that issued the key.
+    pub(super) cancels_routed: AtomicU64,
+    /// CancelRequests with a key that nobody has.
+    pub(super) cancels_unknown: AtomicU64,
+    /// CancelRequests beyond their budget.
+    pub(super) cancels_dropped: AtomicU64,
+    /// Refusals by their short name; there are as many names as kinds of refusal.
+    refusals: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Counters {
+    /// Counts one.
+    pub(super) fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a refusal.
+    pub(super) fn refused(&self, refusal: &Refusal) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        *refusals.entry(refusal.name()).or_default() += 1;
+    }
+
+    /// All of them by name.
+    pub(super) fn snapshot(&self) -> BTreeMap<String, u64> {
+        let plain = [
+            ("connections_accepted", &self.accepted),
+            ("connections_silent", &self.silent),
+            ("connections_malformed", &self.malformed),
+            ("logins_failed", &self.login_failed),
+            ("sessions", &self.sessions),
+            ("cancels_routed", &self.cancels_routed),
+            ("cancels_unknown", &self.cancels_unknown),
+            ("cancels_dropped", &self.cancels_dropped),
+        ];
+        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        plain
+            .into_iter()
+            .map(|(name, counter)| (name.to_owned(), counter.load(Relaxed)))
+            .chain(refusals.into_iter().map(|(name, count)| {
+                (format!("refused_{}", name.replace('-', "_")), count)
+            }))
+            .collect()
+    }
+}

@@ -1,0 +1,72 @@
+//! Listening sockets, and taking connections off them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use socket2::Domain;
+use socket2::Protocol;
+use socket2::SockRef;
+use socket2::Socket;
+use socket2::TcpKeepalive;
+use socket2::Type;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+
+use super::connection::FrontDoor;
+use super::connection::serve;
+use crate::config::limits::ACCEPT_RETRY_INTERVAL;
+use crate::config::limits::CLIENT_KEEPALIVE_IDLE;
+use crate::config::limits::CLIENT_KEEPALIVE_INTERVAL;
+use crate::config::limits::CLIENT_KEEPALIVE_PROBES_MAX;
+use crate::config::limits::CLIENT_USER_TIMEOUT;
+use crate::config::limits::LISTEN_BACKLOG_MAX;
+
+/// Binds and listens.
+pub(super) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `[::]` and `0.0.0.0` can then be listened on side by side.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG_MAX)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts for ever. A connection is taken only when there is room for one more login.
+pub(super) async fn accept(door: Arc<FrontDoor>, listener: TcpListener, logins: Arc<Semaphore>) {
+    loop {
+        let Ok(permit) = Arc::clone(&logins).acquire_owned().await else {
+            return;
+        };
+        let (client, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                sleep(ACCEPT_RETRY_INTERVAL).await;
+                continue;
+            }
+        };
+        if let Err(error) = prepare(&client) {
+            // The client has gone already: the next step would find out the same.
+            tracing::debug!(%address, %error, "a socket option was refused");
+        }
+        tokio::spawn(serve(Arc::clone(&door), client, address, permit));
+    }
+}
+
+/// A dead peer is found out, and a small answer is not held back.
+fn prepare(client: &TcpStream) -> std::io::Result<()> {
+    client.set_nodelay(true)?;
+    let socket = SockRef::from(client);
+    let keepalive = TcpKeepalive::new()
+        .with_time(CLIENT_KEEPALIVE_IDLE)
+        .with_interval(CLIENT_KEEPALIVE_INTERVAL)
+        .with_retries(CLIENT_KEEPALIVE_PROBES_MAX);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(CLIENT_USER_TIMEOUT))
+}

@@ -1,0 +1,124 @@
+//! The login: what client and backend say until the first ReadyForQuery, forwarded untouched.
+//!
+//! The router only listens: for the key by which the backend can be cancelled, and for the end.
+
+use std::io;
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::net::UnixStream;
+
+use crate::config::limits::LOGIN_BUFFER_BYTES;
+use crate::config::limits::LOGIN_CLIENT_BYTES_MAX;
+use crate::protocol::backend::BackendError;
+use crate::protocol::backend::BackendMessage;
+use crate::protocol::backend::BackendScanner;
+use crate::protocol::cancel::CancelKey;
+use crate::protocol::sqlstate::SqlState;
+
+/// How a login ended.
+#[derive(Debug)]
+pub(super) enum LoginEnd {
+    /// The backend waits for the first query.
+    Ready,
+    /// The backend refused; the client has been told by it.
+    Refused(Option<SqlState>, String),
+    /// The backend closed without a word.
+    BackendGone,
+    /// The client closed.
+    ClientGone,
+    /// What the backend said makes no sense.
+    Nonsense(BackendError),
+}
+
+/// A login under way.
+#[derive(Debug)]
+pub(super) struct Login {
+    scanner: BackendScanner,
+    /// By what the backend can be cancelled.
+    pub(super) key: Option<(u32, CancelKey)>,
+    ready: bool,
+    refused: Option<(Option<SqlState>, String)>,
+    /// Bytes forwarded each way.
+    pub(super) to_backend_bytes: usize,
+    pub(super) to_client_bytes: usize,
+}
+
+impl Login {
+    pub(super) fn new() -> Self {
+        Self {
+            scanner: BackendScanner::new(),
+            key: None,
+            ready: false,
+            refused: None,
+            to_backend_bytes: 0,
+            to_client_bytes: 0,
+        }
+    }
+
+    /// Forwards until the login ends. Not cancel safe; the caller's deadline ends the session.
+    pub(super) async fn run(
+        &mut self,
+        client: &mut TcpStream,
+        backend: &mut UnixStream,
+    ) -> io::Result<LoginEnd> {
+        let mut from_client = BytesMut::with_capacity(LOGIN_BUFFER_BYTES);
+        let mut from_backend = BytesMut::with_capacity(LOGIN_BUFFER_BYTES);
+        loop {
+            // A client that sends on and on before it is logged in waits until it is.
+            let listen = self.to_backend_bytes < LOGIN_CLIENT_BYTES_MAX;
+            tokio::select! {
+                biased;
+                read = backend.read_buf(&mut from_backend) => {
+                    let read = match read {
+                        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+                        other => other?,
+                    };
+                    if read == 0 {
+                        return Ok(self.backend_closed());
+                    }
+                    if let Err(error) = self.listen(&from_backend) {
+                        return Ok(LoginEnd::Nonsense(error));
+                    }
+                    client.write_all(&from_backend).await?;
+                    self.to_client_bytes += read;
+                    from_backend.clear();
+                    if self.ready {
+                        return Ok(LoginEnd::Ready);
+                    }
+                }
+                read = client.read_buf(&mut from_client), if listen => {
+                    let read = read?;
+                    if read == 0 {
+                        return Ok(LoginEnd::ClientGone);
+                    }
+                    self.to_backend_bytes += read;
+                    // A backend that is gone has said why, or its closing will tell.
+                    backend.write_all(&from_client).await.ok();
+                    from_client.clear();
+                }
+            }
+        }
+    }
+
+    fn listen(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
+        let Self { scanner, key: learnt, ready, refused, .. } = self;
+        scanner.feed(bytes, |event| match event.message {
+            BackendMessage::BackendKeyData { process_id, key: Ok(key) } => {
+                *learnt = Some((process_id, key));
+            }
+            BackendMessage::ReadyForQuery { .. } => *ready = true,
+            BackendMessage::Error { sqlstate, message } => *refused = Some((sqlstate, message)),
+            _ => {}
+        })
+    }
+
+    fn backend_closed(&mut self) -> LoginEnd {
+        match self.refused.take() {
+            Some((sqlstate, message)) => LoginEnd::Refused(sqlstate, message),
+            None => LoginEnd::BackendGone,
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Wiring: everything is built, then started; a signal ends it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use std::time::Instant;
+
+use nix::fcntl::Flock;
+use nix::fcntl::FlockArg;
+use nix::sys::resource::Resource;
+use nix::sys::resource::getrlimit;
+use nix::sys::resource::setrlimit;
+use tokio::signal::unix::Signal;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::admin;
+use super::admin::Process;
+use super::cancel::CancelTable;
+use super::connection::FrontDoor;
+use super::counters::Counters;
+use super::listener;
+use super::sessions::Sessions;
+use crate::config::directories::Directories;
+use crate::config::limits::DESCRIPTORS_RESERVED;
+use crate::config::limits::DRAIN_CHECK_INTERVAL;
+use crate::config::limits::LOGINS_IN_FLIGHT_MAX;
+use crate::datapath::DataPath;
+use crate::datapath::DataPathError;
+use crate::datapath::PathRequest;
+use crate::datapath::handover::CloseReason;
+use crate::tenant::registry::RegistryError;
+use crate::tenant::route::RouteTable;
+
+/// What `pgs serve` is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the registry, the sockets and the admin socket lie.
+    pub directories: Directories,
+    /// Where to listen; at least one.
+    pub listen: Vec<SocketAddr>,
+    /// How to move the bytes.
+    pub path: PathRequest,
+    /// How long SIGTERM waits for sessions to end by themselves.
+    pub drain: Duration,
+    /// Sessions at once, in all.
+    pub sessions_max: usize,
+    /// Sessions at once of one tenant.
+    pub sessions_per_tenant_max: usize,
+}
+
+/// Why the router does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The registry cannot be opened.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// There is no data path.
+    #[error(transparent)]
+    DataPath(#[from] DataPathError),
+    /// Another router serves these directories.
+    #[error("another `pgs serve` is running with run directory `{0}`")]
+    Running(PathBuf),
+    /// An address is in use.
+    #[error("cannot listen on {address}: the address is in use")]
+    AddressInUse {
+        /// Which.
+        address: SocketAddr,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// From `bind` or `listen`.
+        error: io::Error,
+    },
+    /// A system call failed.
+    #[error("{call} `{path}`: {error}")]
+    System {
+        /// Which.
+        call: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// Serves until a signal says otherwise.
+pub async fn run(settings: Settings) -> Result<(), ServeError> {
+    let begun = Instant::now();
+    let _lock = lock(&settings.directories)?;
+    let sessions_max = settings.sessions_max.min(sessions_by_descriptors());
+    if sessions_max < settings.sessions_max {
+        tracing::info!(sessions_max, "sessions bounded by the limit on open files");
+    }
+    // A signal that comes while the parts are being built must not be lost.
+    let mut stop = StopSignals::listen()?;
+    let routes = RouteTable::open(&settings.directories)?;
+    let listeners = bind_all(&settings.listen)?;
+    let admin_path = settings.directories.admin_socket();
+    let admin_listener = admin::bind(&admin_path).map_err(system("bind", &admin_path))?;
+    let data_path = Arc::new(DataPath::start(settings.path)?);
+    let door = Arc::new(FrontDoor {
+        routes,
+        sessions: Arc::new(Sessions::new(sessions_max, settings.sessions_per_tenant_max)),
+        cancels: Arc::new(CancelTable::default()),
+        counters: Counters::default(),
+        data_path,
+        draining: AtomicBool::new(false),
+    });
+    let listen: Vec<_> = listeners.iter().map(|(address, _)| address.to_string()).collect();
+    let findings = door.data_path.findings();
+    tracing::info!(
+        listen = listen.join(" "),
+        path = if findings.kernel { "kernel" } else { "relay" },
+        reason = findings.reason.as_deref(),
+        sessions_max,
+        "serving"
+    );
+    let mut tasks = JoinSet::new();
+    let process = Arc::new(Process { begun, listen });
+    tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
+    let mut accepting = JoinSet::new();
+    let logins = Arc::new(Semaphore::new(LOGINS_IN_FLIGHT_MAX));
+    for (_, listener) in listeners {
+        accepting.spawn(listener::accept(Arc::clone(&door), listener, Arc::clone(&logins)));
+    }
+    stop.first().await;
+    accepting.shutdown().await;
+    drain(&door, settings.drain, &mut stop).await;
+    tasks.shutdown().await;
+    std::fs::remove_file(&admin_path).map_err(system("unlink", &admin_path))
+}
+
+/// Waits for the sessions to end by themselves, at most so long, then ends them.
+async fn drain(door: &Arc<FrontDoor>, deadline: Duration, stop: &mut StopSignals) {
+    door.draining.store(true, Relaxed);
+    let sessions = door.sessions.live();
+    tracing::info!(sessions, seconds = deadline.as_secs(), "draining; a second signal ends at once");
+    let empty = async {
+        while door.sessions.live() > 0 {
+            tokio::time::sleep(DRAIN_CHECK_INTERVAL).await;
+        }
+    };
+    tokio::select! {
+        () = empty => {}
+        () = tokio::time::sleep(deadline) => {}
+        () = stop.first() => {}
+    }
+    let sessions = door.sessions.live();
+    if sessions > 0 {
+        tracing::warn!(sessions, "ending the sessions that are left");
+    }
+    let data_path = Arc::clone(&door.data_path);
+    let ended = tokio::task::spawn_blocking(move || data_path.shut_down(&CloseReason::Shutdown));
+    if ended.await.is_err() {
+        tracing::error!("the data path did not shut down");
+    }
+    tracing::info!("stopped");
+}
+
+/// SIGTERM and SIGINT.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> Result<Self, ServeError> {
+        let listen = |kind| signal(kind).map_err(system("sigaction", &PathBuf::from("signals")));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next of either.
+    async fn first(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn bind_all(
+    addresses: &[SocketAddr],
+) -> Result<Vec<(SocketAddr, tokio::net::TcpListener)>, ServeError> {
+    let bind = |address: &SocketAddr| {
+        let listener = listener::bind(*address)?;
+        Ok((listener.local_addr()?, listener))
+    };
+    addresses
+        .iter()
+        .map(|address| {
+            bind(address).map_err(|error: io::Error| match error.kind() {
+                io::ErrorKind::AddrInUse => ServeError::AddressInUse { address: *address },
+                _ => ServeError::Listen { address: *address, error },
+            })
+        })
+        .collect()
+}
+
+/// One router for each pair of directories.
+fn lock(directories: &Directories) -> Result<Flock<std::fs::File>, ServeError> {
+    let run = directories.run();
+    std::fs::create_dir_all(run).map_err(system("mkdir", run))?;
+    let path = run.join("serve.lock");
+    let file = std::fs::File::create(&path).map_err(system("open", &path))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| ServeError::Running(run.to_owned()))
+}
+
+/// How many sessions the limit on open files allows, after raising it as far as it goes.
+fn sessions_by_descriptors() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return usize::MAX;
+    };
+    let limit = match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    };
+    // A session holds two.
+    usize::try_from(limit.saturating_sub(DESCRIPTORS_RESERVED) / 2).unwrap_or(usize::MAX)
+}
+
+fn system(
+    call: &'static str,
+    path: &std::path::Path,
+) -> impl FnOnce(io::Error) -> ServeError + use<> {
+    let path = path.to_owned();
+    move |error| ServeError::System { call, path, error }
+}

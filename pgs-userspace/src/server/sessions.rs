@@ -1,0 +1,245 @@
+//! The live sessions: how many there may be, and what is known of each.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher as _;
+use std::hash::RandomState;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::sync::Notify;
+
+use super::cancel::Registered;
+use crate::datapath::DataPath;
+use crate::datapath::handover::CloseReason;
+use crate::datapath::handover::Lease;
+use crate::datapath::meter::Meter;
+use crate::protocol::refusal::Refusal;
+use crate::tenant::id::TenantId;
+
+/// Locks of a table; sessions that begin or end at once rarely meet on one.
+const SHARDS: usize = 32;
+
+/// All live sessions.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    by_id: Vec<Mutex<HashMap<u64, Arc<Session>>>>,
+    of_tenant: Vec<Mutex<HashMap<TenantId, usize>>>,
+    hasher: RandomState,
+    next_id: AtomicU64,
+    live: AtomicUsize,
+    max: usize,
+    max_per_tenant: usize,
+}
+
+/// One live session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: u64,
+    pub(super) tenant: TenantId,
+    pub(super) user: String,
+    pub(super) database: String,
+    pub(super) client: SocketAddr,
+    pub(super) meter: Arc<Meter>,
+    /// As announced in BackendKeyData; zero before.
+    pub(super) backend_pid: AtomicU64,
+    /// Ends a login that is under way.
+    pub(super) end_login: Notify,
+    /// Set before a session is ended from outside.
+    pub(super) terminated: AtomicBool,
+}
+
+/// Who a new session is for.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) tenant: TenantId,
+    pub(super) user: String,
+    pub(super) database: String,
+    pub(super) client: SocketAddr,
+}
+
+impl Sessions {
+    pub(super) fn new(max: usize, max_per_tenant: usize) -> Self {
+        Self {
+            by_id: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
+            of_tenant: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
+            hasher: RandomState::new(),
+            next_id: AtomicU64::new(1),
+            live: AtomicUsize::new(0),
+            max,
+            max_per_tenant,
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn live(&self) -> usize {
+        self.live.load(Relaxed)
+    }
+
+    /// Makes room for one more and registers it, or says why there is none.
+    pub(super) fn begin(self: &Arc<Self>, identity: Identity) -> Result<SessionLease, Refusal> {
+        let Identity { tenant, user, database, client } = identity;
+        if self.live.fetch_add(1, Relaxed) >= self.max {
+            self.live.fetch_sub(1, Relaxed);
+            return Err(Refusal::TooManyConnections);
+        }
+        {
+            let mut counts = self.tenant_shard(&tenant);
+            let count = counts.entry(tenant.clone()).or_default();
+            if *count >= self.max_per_tenant {
+                self.live.fetch_sub(1, Relaxed);
+                return Err(Refusal::TooManyTenantConnections { tenant: tenant.to_string() });
+            }
+            *count += 1;
+        }
+        let id = self.next_id.fetch_add(1, Relaxed);
+        let session = Arc::new(Session {
+            id,
+            tenant,
+            user,
+            database,
+            client,
+            meter: Arc::new(Meter::new()),
+            backend_pid: AtomicU64::new(0),
+            end_login: Notify::new(),
+            terminated: AtomicBool::new(false),
+        });
+        self.id_shard(id).insert(id, Arc::clone(&session));
+        Ok(SessionLease { sessions: Arc::clone(self), session, cancel: None, data_path: None })
+    }
+
+    /// Those of one tenant, or all, in the order of their ids.
+    pub(super) fn list(&self, tenant: Option<&str>) -> Vec<Arc<Session>> {
+        let mut sessions: Vec<_> = (0..SHARDS)
+            .flat_map(|shard| {
+                let shard = lock(&self.by_id[shard]);
+                shard.values().cloned().collect::<Vec<_>>()
+            })
+            .filter(|session| tenant.is_none_or(|tenant| session.tenant.as_str() == tenant))
+            .collect();
+        sessions.sort_unstable_by_key(|session| session.id);
+        sessions
+    }
+
+    /// Ends every session of a tenant, wherever it is; how many were told.
+    pub(super) fn terminate(&self, tenant: &str, data_path: &DataPath) -> usize {
+        let sessions = self.list(Some(tenant));
+        for session in &sessions {
+            session.terminated.store(true, Relaxed);
+            session.end_login.notify_one();
+            data_path.end(&session.meter, &CloseReason::Terminated);
+        }
+        sessions.len()
+    }
+
+    fn id_shard(&self, id: u64) -> MutexGuard<'_, HashMap<u64, Arc<Session>>> {
+        lock(&self.by_id[id as usize % SHARDS])
+    }
+
+    fn tenant_shard(&self, tenant: &TenantId) -> MutexGuard<'_, HashMap<TenantId, usize>> {
+        lock(&self.of_tenant[self.hasher.hash_one(tenant) as usize % SHARDS])
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code that holds one of these locks can leave its table half-changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A session's place: gone when this is dropped.
+#[derive(Debug)]
+pub(super) struct SessionLease {
+    sessions: Arc<Sessions>,
+    session: Arc<Session>,
+    cancel: Option<Registered>,
+    data_path: Option<Arc<DataPath>>,
+}
+
+impl SessionLease {
+    pub(super) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// The backend has said by what it can be cancelled.
+    pub(super) fn learn_key(&mut self, registered: Registered) {
+        self.cancel = Some(registered);
+    }
+
+    /// From here on the data path moves the session's bytes.
+    pub(super) fn hand_over(mut self, data_path: Arc<DataPath>) -> Box<dyn Lease> {
+        self.data_path = Some(data_path);
+        Box::new(self)
+    }
+}
+
+impl Lease for SessionLease {
+    fn closed(self: Box<Self>, reason: CloseReason) {
+        let Session { id, tenant, meter, .. } = self.session.as_ref();
+        let in_kernel = self.data_path.as_ref().map_or(0, |path| path.kernel_bytes(meter));
+        tracing::info!(
+            session = id,
+            %tenant,
+            path = meter.path().name(),
+            bytes_to_backend = meter.relayed_to_backend(),
+            bytes_to_client = meter.relayed_to_client() + in_kernel,
+            bytes_in_kernel = in_kernel,
+            seconds = meter.age().as_secs_f64(),
+            %reason,
+            "session closed"
+        );
+    }
+}
+
+impl Drop for SessionLease {
+    fn drop(&mut self) {
+        let Self { sessions, session, .. } = self;
+        sessions.id_shard(session.id).remove(&session.id);
+        let mut counts = sessions.tenant_shard(&session.tenant);
+        if let Some(count) = counts.get_mut(&session.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&session.tenant);
+            }
+        }
+        sessions.live.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(tenant: &str) -> Identity {
+        Identity {
+            tenant: TenantId::parse(tenant).unwrap(),
+            user: tenant.into(),
+            database: tenant.into(),
+            client: ([127, 0, 0, 1], 1).into(),
+        }
+    }
+
+    #[test]
+    fn both_bounds_hold_and_a_dropped_lease_makes_room() {
+        let sessions = Arc::new(Sessions::new(3, 2));
+        let first = sessions.begin(identity("a")).unwrap();
+        let _second = sessions.begin(identity("a")).unwrap();
+        assert!(matches!(
+            sessions.begin(identity("a")),
+            Err(Refusal::TooManyTenantConnections { .. })
+        ));
+        let _third = sessions.begin(identity("b")).unwrap();
+        assert!(matches!(sessions.begin(identity("b")), Err(Refusal::TooManyConnections)));
+        assert_eq!(sessions.live(), 3);
+        drop(first);
+        assert_eq!(sessions.live(), 2);
+        let again = sessions.begin(identity("a")).unwrap();
+        assert_eq!(sessions.list(Some("a")).len(), 2);
+        assert_eq!(sessions.list(None).last().unwrap().id, again.session().id);
+    }
+}

@@ -1,0 +1,304 @@
+//! Which tenant a startup packet is for, asked once per connection.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use rusqlite::Connection;
+use rusqlite::OptionalExtension;
+
+use crate::config::directories::Directories;
+use crate::config::limits::ROUTE_READERS_IDLE_MAX;
+use crate::tenant::id::TenantId;
+pub use crate::tenant::record::Access;
+use crate::tenant::registry::RegistryError;
+use crate::tenant::registry::tenant_id;
+use crate::tenant::schema;
+
+/// Where a connection goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Whose server.
+    pub tenant: TenantId,
+    /// Whether clients may log in.
+    pub access: Access,
+    /// Directory of the server's Unix socket on the host.
+    pub socket_directory: PathBuf,
+}
+
+/// The registry as the router sees it: read at every startup packet, so that a change made by any
+/// process counts from the next one on.
+///
+/// Every caller has an SQLite connection to itself while it asks, taken from a pool of idle ones.
+/// The pool's lock is held for a push or a pop, never across a query.
+#[derive(Debug)]
+pub struct RouteTable {
+    registry: PathBuf,
+    directories: Directories,
+    idle: Mutex<Vec<Reader>>,
+}
+
+#[derive(Debug)]
+struct Reader {
+    connection: Connection,
+    file: FileIdentity,
+}
+
+/// Tells a registry that was restored from a backup from the one that was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
+
+impl RouteTable {
+    /// Opens the registry of an installation; makes an empty one where there is none.
+    ///
+    /// # Errors
+    /// The directory or the file cannot be made or opened, or another version wrote it.
+    pub fn open(directories: &Directories) -> Result<Self, RegistryError> {
+        drop(schema::open_writable(directories)?);
+        let table = Self {
+            registry: directories.registry(),
+            directories: directories.clone(),
+            idle: Mutex::new(Vec::new()),
+        };
+        table.put_back(table.open_reader()?);
+        Ok(table)
+    }
+
+    /// The tenant called like the user, else the tenant called like the database. A tenant that is
+    /// being created or removed has no route.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn find(&self, user: &str, database: &str) -> Result<Option<Route>, RegistryError> {
+        let reader = self.take()?;
+        let found = reader.find(user, database);
+        let found = found.map_err(RegistryError::query(&self.registry, "SELECT"))?;
+        self.put_back(reader);
+        Ok(found.map(|(tenant, access)| {
+            let socket_directory = self.directories.socket_directory(&tenant);
+            Route {
+                tenant,
+                access,
+                socket_directory,
+            }
+        }))
+    }
+
+    fn take(&self) -> Result<Reader, RegistryError> {
+        let current = file_identity(&self.registry)?;
+        // In a statement of its own: a `while let` would hold the lock across its body.
+        let pop = || {
+            self.idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop()
+        };
+        loop {
+            match pop() {
+                Some(reader) if reader.file == current => return Ok(reader),
+                Some(stale) => drop(stale),
+                None => return self.open_reader(),
+            }
+        }
+    }
+
+    fn put_back(&self, reader: Reader) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < ROUTE_READERS_IDLE_MAX {
+            idle.push(reader);
+        }
+    }
+
+    fn open_reader(&self) -> Result<Reader, RegistryError> {
+        let file = file_identity(&self.registry)?;
+        Ok(Reader {
+            connection: schema::open_reader(&self.registry)?,
+            file,
+        })
+    }
+}
+
+impl Reader {
+    fn find(&self, user: &str, database: &str) -> rusqlite::Result<Option<(TenantId, Access)>> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT id, access FROM tenant WHERE id IN (?1, ?2) AND lifecycle = 'ready'
+             ORDER BY id = ?1 DESC LIMIT 1",
+        )?;
+        statement
+            .query_row([user, database], |row| Ok((tenant_id(row)?, row.get(1)?)))
+            .optional()
+    }
+}
+
+fn file_identity(path: &Path) -> Result<FileIdentity, RegistryError> {
+    let metadata = std::fs::metadata(path).map_err(|source| RegistryError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(FileIdentity {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::tenant::record::Blueprint;
+    use crate::tenant::record::VolumeFate;
+    use crate::tenant::registry::Registry;
+
+    fn fixture() -> (tempfile::TempDir, Directories) {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories::new(root.path().join("state"), root.path().join("run"));
+        (root, directories)
+    }
+
+    fn add(registry: &Registry, name: &str, access: Access) -> TenantId {
+        let image = "postgres:18".to_owned();
+        let blueprint = Blueprint {
+            image,
+            memory_bytes: 1,
+            cpu_millis: 1,
+            network: None,
+        };
+        let id = TenantId::parse(name).unwrap();
+        registry
+            .begin_create(&id, &blueprint, VolumeFate::Delete)
+            .unwrap();
+        registry.finish_create(&id, access).unwrap();
+        id
+    }
+
+    fn names(route: Option<Route>) -> Option<String> {
+        route.map(|route| route.tenant.to_string())
+    }
+
+    #[test]
+    fn the_user_counts_before_the_database() {
+        let (_root, directories) = fixture();
+        let registry = Registry::open(&directories).unwrap();
+        add(&registry, "acme", Access::Enabled);
+        add(&registry, "bob", Access::Disabled);
+        let table = RouteTable::open(&directories).unwrap();
+        let route = table.find("bob", "acme").unwrap().unwrap();
+        assert_eq!(
+            (route.tenant.as_str(), route.access),
+            ("bob", Access::Disabled)
+        );
+        assert_eq!(
+            route.socket_directory,
+            directories.state().join("sockets/bob")
+        );
+        assert_eq!(
+            names(table.find("acme", "bob").unwrap()).as_deref(),
+            Some("acme")
+        );
+        assert_eq!(
+            names(table.find("reader", "acme").unwrap()).as_deref(),
+            Some("acme")
+        );
+        assert_eq!(
+            names(table.find("acme", "").unwrap()).as_deref(),
+            Some("acme")
+        );
+        for (user, database) in [
+            ("", ""),
+            ("Acme", "x"),
+            ("acme\0", "x"),
+            ("' OR 1=1 --", "%"),
+        ] {
+            assert_eq!(table.find(user, database).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_change_by_another_connection_counts_at_the_next_call() {
+        let (_root, directories) = fixture();
+        let table = RouteTable::open(&directories).unwrap();
+        assert_eq!(table.find("acme", "acme").unwrap(), None);
+        let registry = Registry::open(&directories).unwrap();
+        let acme = add(&registry, "acme", Access::Disabled);
+        let access = || {
+            table
+                .find("acme", "acme")
+                .unwrap()
+                .map(|route| route.access)
+        };
+        assert_eq!(access(), Some(Access::Disabled));
+        registry.change_access(&acme, Access::Enabled).unwrap();
+        assert_eq!(access(), Some(Access::Enabled));
+        registry.begin_remove(&acme, VolumeFate::Delete).unwrap();
+        assert_eq!(access(), None, "a tenant on its way out has no route");
+    }
+
+    #[test]
+    fn a_replaced_registry_is_noticed() {
+        let (_root, directories) = fixture();
+        let registry = Registry::open(&directories).unwrap();
+        add(&registry, "old", Access::Enabled);
+        drop(registry);
+        let table = RouteTable::open(&directories).unwrap();
+        assert!(table.find("old", "x").unwrap().is_some());
+        drop(table.take().unwrap());
+        for suffix in ["", "-wal", "-shm"] {
+            let path = directories.state().join(format!("registry.sqlite{suffix}"));
+            if path.exists() {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        assert!(table.find("old", "x").is_err(), "the file is gone");
+        add(
+            &Registry::open(&directories).unwrap(),
+            "new",
+            Access::Enabled,
+        );
+        assert_eq!(table.find("old", "x").unwrap(), None);
+        assert_eq!(
+            names(table.find("new", "x").unwrap()).as_deref(),
+            Some("new")
+        );
+    }
+
+    #[test]
+    fn answers_many_threads_quickly_while_another_process_writes() {
+        let (_root, directories) = fixture();
+        let registry = Registry::open(&directories).unwrap();
+        let count = 1000;
+        let ids: Vec<_> = (0..count)
+            .map(|n| add(&registry, &format!("t{n}"), Access::Enabled))
+            .collect();
+        let table = RouteTable::open(&directories).unwrap();
+        // A transaction that stays open: readers of the write-ahead log do not wait for it.
+        let writer = Connection::open(directories.registry()).unwrap();
+        writer
+            .execute_batch("BEGIN IMMEDIATE; UPDATE tenant SET access = 'disabled'")
+            .unwrap();
+        let calls = 500;
+        let begin = Instant::now();
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let (table, ids) = (&table, &ids);
+                scope.spawn(move || {
+                    for call in 0..calls {
+                        let id = &ids[(thread * 131 + call * 7) % count];
+                        let route = table.find(id.as_str(), "x").unwrap().unwrap();
+                        assert_eq!((&route.tenant, route.access), (id, Access::Enabled));
+                    }
+                });
+            }
+        });
+        let each = begin.elapsed() / (8 * u32::try_from(calls).unwrap());
+        println!("{each:?} a call, {} threads", 8);
+        assert!(each < Duration::from_millis(2), "{each:?} a call");
+        assert!(table.idle.lock().unwrap().len() <= ROUTE_READERS_IDLE_MAX);
+    }
+}
