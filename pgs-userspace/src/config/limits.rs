@@ -121,3 +121,17 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 32;
 
 /// Between two looks at whether the last session of a draining router has ended.
 pub const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// For one step of a start-up canary.
+pub const CANARY_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What the canary for order and loss sends, in bytes.
+pub const CANARY_STREAM_BYTES: usize = 1024 * 1024;
+
+/// Socket buffers of that canary, in bytes: small, so that every refusal to take more is met.
+/// With smaller ones it would take seconds, since the kernel tries once a jiffy.
+pub const CANARY_SOCKET_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Most that may be taken from a backend whose client reads nothing, in bytes: send buffers of an
+/// AF_UNIX and of a small TCP socket are a tenth of it.
+pub const CANARY_QUEUED_BYTES_MAX: usize = 1024 * 1024;

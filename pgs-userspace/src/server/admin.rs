@@ -89,7 +89,9 @@ async fn exchange(
     reader.read_until(b'\n', &mut line).await?;
     let response = match serde_json::from_slice(&line) {
         Ok(request) => answer(door, process, request),
-        Err(error) => Response::Failed { message: format!("not a request: {error}") },
+        Err(error) => Response::Failed {
+            message: format!("not a request: {error}"),
+        },
     };
     let mut line = serde_json::to_vec(&response)?;
     line.push(b'\n');
@@ -101,7 +103,10 @@ fn answer(door: &FrontDoor, process: &Process, request: Request) -> Response {
         Request::Status => Response::Status(status(door, process)),
         Request::Sessions { tenant } => {
             let sessions = door.sessions.list(tenant.as_deref());
-            let sessions = sessions.iter().map(|session| report(door, session)).collect();
+            let sessions = sessions
+                .iter()
+                .map(|session| report(door, session))
+                .collect();
             Response::Sessions { sessions }
         }
         Request::Terminate { tenant } => {

@@ -40,7 +40,9 @@ pub(super) struct CancelTable {
 impl Default for CancelTable {
     fn default() -> Self {
         Self {
-            shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
+            shards: std::iter::repeat_with(Mutex::default)
+                .take(SHARDS)
+                .collect(),
             hasher: RandomState::new(),
             in_flight: Arc::new(Semaphore::new(CANCELS_IN_FLIGHT_MAX)),
         }
@@ -65,14 +67,23 @@ impl CancelTable {
     ) -> Registered {
         let issued = (process_id, key);
         let mut shard = self.shard(&issued);
-        shard.entry(issued.clone()).or_default().push(socket_directory.clone());
+        shard
+            .entry(issued.clone())
+            .or_default()
+            .push(socket_directory.clone());
         drop(shard);
-        Registered { table: Arc::clone(self), issued, socket_directory }
+        Registered {
+            table: Arc::clone(self),
+            issued,
+            socket_directory,
+        }
     }
 
     fn shard(&self, issued: &Issued) -> std::sync::MutexGuard<'_, HashMap<Issued, Vec<PathBuf>>> {
         let index = self.hasher.hash_one(issued) as usize % self.shards.len();
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The one server that issued this key.
@@ -93,7 +104,10 @@ impl CancelTable {
         };
         let Some(directory) = self.issuer(request) else {
             Counters::add(&counters.cancels_unknown);
-            tracing::debug!(process_id = request.process_id, "a cancel key that nobody has");
+            tracing::debug!(
+                process_id = request.process_id,
+                "a cancel key that nobody has"
+            );
             return;
         };
         match timeout(CANCEL_DEADLINE, send(request, &directory)).await {
@@ -117,8 +131,13 @@ async fn send(request: &CancelRequest, directory: &std::path::Path) -> io::Resul
 impl Drop for Registered {
     fn drop(&mut self) {
         let mut shard = self.table.shard(&self.issued);
-        let Some(directories) = shard.get_mut(&self.issued) else { return };
-        if let Some(index) = directories.iter().position(|one| *one == self.socket_directory) {
+        let Some(directories) = shard.get_mut(&self.issued) else {
+            return;
+        };
+        if let Some(index) = directories
+            .iter()
+            .position(|one| *one == self.socket_directory)
+        {
             directories.swap_remove(index);
         }
         if directories.is_empty() {
@@ -132,7 +151,10 @@ mod tests {
     use super::*;
 
     fn request(process_id: u32, key: &[u8]) -> CancelRequest {
-        CancelRequest { process_id, key: CancelKey::new(key).unwrap() }
+        CancelRequest {
+            process_id,
+            key: CancelKey::new(key).unwrap(),
+        }
     }
 
     #[test]
@@ -146,7 +168,12 @@ mod tests {
         assert_eq!(table.issuer(&request(7, &[1, 2, 3, 4, 0])), None);
         drop(registered);
         assert_eq!(table.issuer(&request(7, &[1, 2, 3, 4])), None);
-        assert!(table.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
+        assert!(
+            table
+                .shards
+                .iter()
+                .all(|shard| shard.lock().unwrap().is_empty())
+        );
     }
 
     #[test]
@@ -159,6 +186,11 @@ mod tests {
         drop(first);
         assert_eq!(table.issuer(&request(7, &[1, 2, 3, 4])), Some("/b".into()));
         drop(second);
-        assert!(table.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
+        assert!(
+            table
+                .shards
+                .iter()
+                .all(|shard| shard.lock().unwrap().is_empty())
+        );
     }
 }

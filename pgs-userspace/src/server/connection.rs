@@ -67,9 +67,14 @@ pub(super) async fn serve(
     };
     match negotiated {
         Negotiated::Session(message, rest) => {
-            let ended = Connection { door: &door, client, address, deadline }
-                .log_in(&message, rest)
-                .await;
+            let ended = Connection {
+                door: &door,
+                client,
+                address,
+                deadline,
+            }
+            .log_in(&message, rest)
+            .await;
             if let Err((client, refusal)) = ended {
                 refuse(&door, client, address, &refusal).await;
             }
@@ -163,7 +168,12 @@ impl Connection<'_> {
             return Err(Refusal::NoAccess { user, database });
         };
         let tenant = route.tenant.clone();
-        let identity = Identity { tenant, user, database, client: *address };
+        let identity = Identity {
+            tenant,
+            user,
+            database,
+            client: *address,
+        };
         let lease = door.sessions.begin(identity)?;
         Ok((route, lease))
     }
@@ -175,7 +185,12 @@ impl Connection<'_> {
         message: &StartupMessage,
         rest: BytesMut,
     ) -> Result<(), (TcpStream, Refusal)> {
-        let Self { door, mut client, address, deadline } = self;
+        let Self {
+            door,
+            mut client,
+            address,
+            deadline,
+        } = self;
         let mut backend = match connect(route, message, &rest).await {
             Ok(backend) => backend,
             Err(refusal) => return Err((client, refusal)),
@@ -189,7 +204,10 @@ impl Connection<'_> {
         match ended {
             Ok(Ok(LoginEnd::Ready)) => {
                 if let Some((process_id, key)) = login.key.take() {
-                    lease.session().backend_pid.store(process_id.into(), RELAXED);
+                    lease
+                        .session()
+                        .backend_pid
+                        .store(process_id.into(), RELAXED);
                     let directory = route.socket_directory.clone();
                     lease.learn_key(door.cancels.register(process_id, key, directory));
                 }
@@ -241,7 +259,9 @@ async fn connect(
 
 fn hand_over(door: &FrontDoor, client: TcpStream, backend: UnixStream, lease: SessionLease) {
     let session = Arc::clone(lease.session());
-    let sockets = client.into_std().and_then(|client| Ok((client, backend.into_std()?)));
+    let sockets = client
+        .into_std()
+        .and_then(|client| Ok((client, backend.into_std()?)));
     let (client, backend) = match sockets {
         Ok(sockets) => sockets,
         Err(error) => {
@@ -268,9 +288,15 @@ fn hand_over(door: &FrontDoor, client: TcpStream, backend: UnixStream, lease: Se
         lease: lease.hand_over(Arc::clone(&door.data_path)),
     };
     if door.data_path.adopt(handover).is_err() {
-        tracing::error!(session = session.id, "the data path is flooded; session closed");
+        tracing::error!(
+            session = session.id,
+            "the data path is flooded; session closed"
+        );
     } else if session.terminated.load(RELAXED) {
         // Terminated between its login and its adoption, when the data path did not know it yet.
-        door.data_path.end(&session.meter, &crate::datapath::handover::CloseReason::Terminated);
+        door.data_path.end(
+            &session.meter,
+            &crate::datapath::handover::CloseReason::Terminated,
+        );
     }
 }

@@ -55,13 +55,19 @@ impl Counters {
             ("cancels_unknown", &self.cancels_unknown),
             ("cancels_dropped", &self.cancels_dropped),
         ];
-        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let refusals = self
+            .refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         plain
             .into_iter()
             .map(|(name, counter)| (name.to_owned(), counter.load(Relaxed)))
-            .chain(refusals.into_iter().map(|(name, count)| {
-                (format!("refused_{}", name.replace('-', "_")), count)
-            }))
+            .chain(
+                refusals
+                    .into_iter()
+                    .map(|(name, count)| (format!("refused_{}", name.replace('-', "_")), count)),
+            )
             .collect()
     }
 }

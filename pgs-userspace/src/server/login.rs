@@ -104,9 +104,18 @@ impl Login {
     }
 
     fn listen(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
-        let Self { scanner, key: learnt, ready, refused, .. } = self;
+        let Self {
+            scanner,
+            key: learnt,
+            ready,
+            refused,
+            ..
+        } = self;
         scanner.feed(bytes, |event| match event.message {
-            BackendMessage::BackendKeyData { process_id, key: Ok(key) } => {
+            BackendMessage::BackendKeyData {
+                process_id,
+                key: Ok(key),
+            } => {
                 *learnt = Some((process_id, key));
             }
             BackendMessage::ReadyForQuery { .. } => *ready = true,

@@ -48,7 +48,9 @@ pub(super) async fn negotiate(client: &mut TcpStream) -> std::io::Result<Negotia
             FirstPacket::Startup(message) => return Ok(Negotiated::Session(message, buffer)),
             FirstPacket::Cancel(request) => return Ok(Negotiated::Cancel(request)),
             FirstPacket::DirectTls => {
-                return Ok(Negotiated::Malformed("direct TLS, and no certificate".into()));
+                return Ok(Negotiated::Malformed(
+                    "direct TLS, and no certificate".into(),
+                ));
             }
             FirstPacket::Ssl if asked_ssl => return Ok(again(ProtocolVersion::SSL_REQUEST)),
             FirstPacket::Gss if asked_gss => return Ok(again(ProtocolVersion::GSS_REQUEST)),

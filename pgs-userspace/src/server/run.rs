@@ -110,13 +110,19 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let data_path = Arc::new(DataPath::start(settings.path)?);
     let door = Arc::new(FrontDoor {
         routes,
-        sessions: Arc::new(Sessions::new(sessions_max, settings.sessions_per_tenant_max)),
+        sessions: Arc::new(Sessions::new(
+            sessions_max,
+            settings.sessions_per_tenant_max,
+        )),
         cancels: Arc::new(CancelTable::default()),
         counters: Counters::default(),
         data_path,
         draining: AtomicBool::new(false),
     });
-    let listen: Vec<_> = listeners.iter().map(|(address, _)| address.to_string()).collect();
+    let listen: Vec<_> = listeners
+        .iter()
+        .map(|(address, _)| address.to_string())
+        .collect();
     let findings = door.data_path.findings();
     tracing::info!(
         listen = listen.join(" "),
@@ -131,7 +137,11 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let mut accepting = JoinSet::new();
     let logins = Arc::new(Semaphore::new(LOGINS_IN_FLIGHT_MAX));
     for (_, listener) in listeners {
-        accepting.spawn(listener::accept(Arc::clone(&door), listener, Arc::clone(&logins)));
+        accepting.spawn(listener::accept(
+            Arc::clone(&door),
+            listener,
+            Arc::clone(&logins),
+        ));
     }
     stop.first().await;
     accepting.shutdown().await;
@@ -144,7 +154,11 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
 async fn drain(door: &Arc<FrontDoor>, deadline: Duration, stop: &mut StopSignals) {
     door.draining.store(true, Relaxed);
     let sessions = door.sessions.live();
-    tracing::info!(sessions, seconds = deadline.as_secs(), "draining; a second signal ends at once");
+    tracing::info!(
+        sessions,
+        seconds = deadline.as_secs(),
+        "draining; a second signal ends at once"
+    );
     let empty = async {
         while door.sessions.live() > 0 {
             tokio::time::sleep(DRAIN_CHECK_INTERVAL).await;
@@ -203,7 +217,10 @@ fn bind_all(
         .map(|address| {
             bind(address).map_err(|error: io::Error| match error.kind() {
                 io::ErrorKind::AddrInUse => ServeError::AddressInUse { address: *address },
-                _ => ServeError::Listen { address: *address, error },
+                _ => ServeError::Listen {
+                    address: *address,
+                    error,
+                },
             })
         })
         .collect()

@@ -67,8 +67,12 @@ pub(super) struct Identity {
 impl Sessions {
     pub(super) fn new(max: usize, max_per_tenant: usize) -> Self {
         Self {
-            by_id: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
-            of_tenant: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
+            by_id: std::iter::repeat_with(Mutex::default)
+                .take(SHARDS)
+                .collect(),
+            of_tenant: std::iter::repeat_with(Mutex::default)
+                .take(SHARDS)
+                .collect(),
             hasher: RandomState::new(),
             next_id: AtomicU64::new(1),
             live: AtomicUsize::new(0),
@@ -84,7 +88,12 @@ impl Sessions {
 
     /// Makes room for one more and registers it, or says why there is none.
     pub(super) fn begin(self: &Arc<Self>, identity: Identity) -> Result<SessionLease, Refusal> {
-        let Identity { tenant, user, database, client } = identity;
+        let Identity {
+            tenant,
+            user,
+            database,
+            client,
+        } = identity;
         if self.live.fetch_add(1, Relaxed) >= self.max {
             self.live.fetch_sub(1, Relaxed);
             return Err(Refusal::TooManyConnections);
@@ -94,7 +103,9 @@ impl Sessions {
             let count = counts.entry(tenant.clone()).or_default();
             if *count >= self.max_per_tenant {
                 self.live.fetch_sub(1, Relaxed);
-                return Err(Refusal::TooManyTenantConnections { tenant: tenant.to_string() });
+                return Err(Refusal::TooManyTenantConnections {
+                    tenant: tenant.to_string(),
+                });
             }
             *count += 1;
         }
@@ -111,7 +122,12 @@ impl Sessions {
             terminated: AtomicBool::new(false),
         });
         self.id_shard(id).insert(id, Arc::clone(&session));
-        Ok(SessionLease { sessions: Arc::clone(self), session, cancel: None, data_path: None })
+        Ok(SessionLease {
+            sessions: Arc::clone(self),
+            session,
+            cancel: None,
+            data_path: None,
+        })
     }
 
     /// Those of one tenant, or all, in the order of their ids.
@@ -180,8 +196,13 @@ impl SessionLease {
 
 impl Lease for SessionLease {
     fn closed(self: Box<Self>, reason: CloseReason) {
-        let Session { id, tenant, meter, .. } = self.session.as_ref();
-        let in_kernel = self.data_path.as_ref().map_or(0, |path| path.kernel_bytes(meter));
+        let Session {
+            id, tenant, meter, ..
+        } = self.session.as_ref();
+        let in_kernel = self
+            .data_path
+            .as_ref()
+            .map_or(0, |path| path.kernel_bytes(meter));
         tracing::info!(
             session = id,
             %tenant,
@@ -198,7 +219,9 @@ impl Lease for SessionLease {
 
 impl Drop for SessionLease {
     fn drop(&mut self) {
-        let Self { sessions, session, .. } = self;
+        let Self {
+            sessions, session, ..
+        } = self;
         sessions.id_shard(session.id).remove(&session.id);
         let mut counts = sessions.tenant_shard(&session.tenant);
         if let Some(count) = counts.get_mut(&session.tenant) {
@@ -234,7 +257,10 @@ mod tests {
             Err(Refusal::TooManyTenantConnections { .. })
         ));
         let _third = sessions.begin(identity("b")).unwrap();
-        assert!(matches!(sessions.begin(identity("b")), Err(Refusal::TooManyConnections)));
+        assert!(matches!(
+            sessions.begin(identity("b")),
+            Err(Refusal::TooManyConnections)
+        ));
         assert_eq!(sessions.live(), 3);
         drop(first);
         assert_eq!(sessions.live(), 2);

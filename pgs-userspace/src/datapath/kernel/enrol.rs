@@ -116,6 +116,12 @@ impl KernelAccess {
         redirected
     }
 
+    /// Takes the client alone out of the targets: what a canary does to see what becomes of bytes
+    /// that have nowhere to go.
+    pub(in crate::datapath) fn lose_target(&mut self, enrolment: &Enrolment) {
+        drop(self.targets.remove(&enrolment.client_cookie));
+    }
+
     /// No verdict runs for the flow any more; its sockets stay targets until they are closed, so
     /// that what the verdict let pass can still be read.
     fn withdraw(&mut self, enrolment: &Enrolment) -> u64 {
