@@ -1,5 +1,5 @@
-//! A client cannot tell pgs from PostgreSQL: the same exchange, once with the tenant's server itself
-//! and once through the port, gives the same bytes, apart from what is drawn by lot.
+//! A client cannot tell pgs from PostgreSQL: the same exchange, once with the tenant's server
+//! itself and once through the port, gives the same bytes, apart from what is drawn by lot.
 
 use anyhow::Context as _;
 use anyhow::ensure;
@@ -69,16 +69,17 @@ fn compare(
 }
 
 fn logins_are_the_same(stage: &Stage) -> anyhow::Result<()> {
-    let log_in = |version, more: &'static [(&str, &str)], end: bool| {
+    let log_in = |version, more: &'static [(&str, &str)], let_in: bool| {
         move |wire: &mut Wire, login: &Login| {
             let mut parameters = vec![("user", &login.user[..]), ("database", &login.database)];
             parameters.extend(more);
             wire.send(&startup_packet(version, &parameters))?;
-            let messages = wire.authenticate(&login.password)?.messages;
-            if end {
+            let greeting = wire.authenticate(&login.password)?;
+            ensure!(greeting.refused().is_none() == let_in, "{greeting:?}");
+            if let_in {
                 wire.send_message(b'X', &[])?;
             }
-            Ok(messages)
+            Ok(greeting.messages)
         }
     };
     let future: &[(&str, &str)] = &[("_pq_.a", "b"), ("_pq_.c", "")];
@@ -86,7 +87,10 @@ fn logins_are_the_same(stage: &Stage) -> anyhow::Result<()> {
         ("application_name", "Müller"),
         ("client_encoding", "LATIN1"),
         ("DateStyle", "SQL, DMY"),
-        ("options", r"-c work_mem=7MB -c search_path=a\ b --geqo=off"),
+        (
+            "options",
+            r"-c work_mem=7MB -c search_path=a,\ b --geqo=off",
+        ),
     ];
     compare(stage, "protocol 3.0", log_in(PROTOCOL_3_0, &[], true))?;
     compare(stage, "protocol 3.2", log_in(PROTOCOL_3_2, &[], true))?;

@@ -1,5 +1,6 @@
 //! A client that sees every message and every byte.
 
+use std::fmt;
 use std::io;
 use std::io::BufRead as _;
 use std::io::BufReader;
@@ -23,12 +24,28 @@ const IO_LIMIT: Duration = Duration::from_secs(60);
 const MESSAGE_BYTES_MAX: u32 = 1 << 30;
 
 /// One message from the server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     /// The kind byte.
     pub kind: u8,
     /// What follows the length word.
     pub body: Vec<u8>,
+}
+
+/// Bytes of a body that are shown in a failure.
+const SHOWN_BYTES: usize = 300;
+
+impl fmt::Debug for Message {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, body } = self;
+        let shown = body[..body.len().min(SHOWN_BYTES)].escape_ascii();
+        write!(
+            formatter,
+            "{:?}({} bytes: {shown})",
+            char::from(*kind),
+            body.len()
+        )
+    }
 }
 
 impl Message {
