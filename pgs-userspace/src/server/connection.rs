@@ -30,6 +30,7 @@ use crate::datapath::DataPath;
 use crate::datapath::handover::Handover;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::startup::StartupMessage;
+use crate::tenant::registry::RegistryError;
 use crate::tenant::route::Access;
 use crate::tenant::route::Route;
 use crate::tenant::route::RouteTable;
@@ -160,7 +161,7 @@ impl Connection<'_> {
         if message.user() == INTERNAL_ROLE {
             return Err(Refusal::InternalRole { user });
         }
-        let route = door.routes.find(&user, &database).map_err(|error| {
+        let route = self.route(message, &user, &database).map_err(|error| {
             tracing::error!(%error, "the registry cannot be read");
             Refusal::RouterFault
         })?;
@@ -176,6 +177,23 @@ impl Connection<'_> {
         };
         let lease = door.sessions.begin(identity)?;
         Ok((route, lease))
+    }
+
+    /// The tenant called like the user, else like the database, else like the option says.
+    fn route(
+        &self,
+        message: &StartupMessage,
+        user: &str,
+        database: &str,
+    ) -> Result<Option<Route>, RegistryError> {
+        let routes = &self.door.routes;
+        match (routes.find(user, database)?, message.tenant_option()) {
+            (None, Some(tenant)) => {
+                let tenant = String::from_utf8_lossy(&tenant);
+                routes.find(&tenant, &tenant)
+            }
+            (found, _) => Ok(found),
+        }
     }
 
     async fn log_in_to(
