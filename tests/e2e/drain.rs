@@ -31,7 +31,7 @@ const PROMPT: Duration = Duration::from_secs(3);
 
 fn a_session_outlives_the_first_sigterm(stage: &Stage) -> anyhow::Result<()> {
     let login = stage.alpha()?;
-    let mut router = stage.installation()?.second_router("drain", &[])?;
+    let mut router = stage.installation()?.second_router("drain")?;
     let mut wire = Wire::connect_tcp(router.address())?;
     wire.log_in(login)?;
     wire.send_query("select pg_sleep(1), 'still here'")?;
@@ -65,7 +65,7 @@ fn a_session_outlives_the_first_sigterm(stage: &Stage) -> anyhow::Result<()> {
 }
 
 fn the_second_sigterm_ends_at_once(stage: &Stage) -> anyhow::Result<()> {
-    let mut router = stage.installation()?.second_router("drain-at-once", &[])?;
+    let mut router = stage.installation()?.second_router("drain-at-once")?;
     let mut wire = Wire::connect_tcp(router.address())?;
     wire.log_in(stage.alpha()?)?;
     wire.send_query("select pg_sleep(60)")?;
@@ -84,7 +84,7 @@ fn the_second_sigterm_ends_at_once(stage: &Stage) -> anyhow::Result<()> {
 fn sigkill_leaves_nothing_behind(stage: &Stage) -> anyhow::Result<()> {
     let login = stage.alpha()?;
     for _ in 0..2 {
-        let mut router = stage.installation()?.second_router("killed", &[])?;
+        let mut router = stage.installation()?.second_router("killed")?;
         let mut wire = Wire::connect_tcp(router.address())?;
         wire.log_in(login)?;
         ensure!(wire.query_value("select 1")? == "1");

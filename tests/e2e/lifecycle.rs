@@ -152,22 +152,22 @@ fn a_killed_container_ends_its_sessions(stage: &Stage) -> anyhow::Result<()> {
     comes_back(stage, login)
 }
 
+/// By the labels that pgs puts on every container.
 fn container_of(stage: &Stage, tenant: &str) -> anyhow::Result<String> {
-    let status = stage.router()?.pgs_json(&["status", tenant])?;
-    let status = status.to_string();
+    let state = stage.installation()?.scratch("state");
     let mut list = Command::new("docker");
-    list.args(["ps", "--no-trunc", "--format", "{{.ID}} {{.Names}}"]);
+    list.args(["ps", "--no-trunc", "--quiet"])
+        .args(["--filter", &format!("label=dev.pgs.tenant={tenant}")])
+        .args([
+            "--filter",
+            &format!("label=dev.pgs.state-dir={}", state.display()),
+        ]);
     let printed = process::run(&mut list, LIMIT)?.success()?;
-    // Whatever way `pgs status` names it: by its id, a part of it, or its name.
-    let named = |line: &&str| {
-        let mut words = line.split(' ');
-        let id = words.next().unwrap_or_default();
-        let name = words.next().unwrap_or_default();
-        status.contains(id.get(..12).unwrap_or(id)) || status.contains(&format!("\"{name}\""))
-    };
-    let line = printed
-        .lines()
-        .find(named)
-        .context("`pgs status --json` names no container")?;
-    Ok(line.split(' ').next().unwrap_or_default().to_owned())
+    let mut ids = printed.lines();
+    let id = ids.next().context("no container has the tenant's labels")?;
+    ensure!(
+        ids.next().is_none(),
+        "several containers have the tenant's labels"
+    );
+    Ok(id.to_owned())
 }

@@ -11,9 +11,11 @@
 mod access;
 mod bulk;
 mod cancel;
+mod closing;
 mod crowd;
 mod drain;
 mod front_door;
+mod handover;
 mod indistinguishable;
 mod lifecycle;
 mod notify;
@@ -39,6 +41,8 @@ const MODULES: &[(&str, &[Named])] = &[
     ("access", access::SCENARIOS),
     ("cancel", cancel::SCENARIOS),
     ("notify", notify::SCENARIOS),
+    ("handover", handover::SCENARIOS),
+    ("closing", closing::SCENARIOS),
     ("bulk", bulk::SCENARIOS),
     ("slow_client", slow_client::SCENARIOS),
     ("replication", replication::SCENARIOS),

@@ -5,13 +5,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process;
 use crate::router::DataPath;
 use crate::router::Router;
-use crate::router::pgs_binary;
 use crate::skip::Skip;
 use crate::tenant::Tenant;
 
@@ -37,7 +35,7 @@ impl Installation {
             .tempdir_in("/tmp")?;
         let (state, run) = (directory.path().join("state"), directory.path().join("run"));
         if path == DataPath::Kernel {
-            require_kernel_path(&state, &run)?;
+            require_kernel_path(&state, &directory.path().join("probe"))?;
         }
         let router = Router::start(&state, &run, path)?;
         Ok(Self {
@@ -58,14 +56,9 @@ impl Installation {
     }
 
     /// Another router on the same tenants, with a run directory and a port of its own.
-    pub fn second_router(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Router> {
+    pub fn second_router(&self, name: &str) -> anyhow::Result<Router> {
         let directory = self.directory.path();
-        Router::start_with(
-            &directory.join("state"),
-            &directory.join(name),
-            self.path,
-            arguments,
-        )
+        Router::start(&directory.join("state"), &directory.join(name), self.path)
     }
 
     /// Where files of a test can be put.
@@ -133,30 +126,15 @@ fn require_image() -> anyhow::Result<()> {
     ))
 }
 
-/// `pgs doctor` runs the canaries; if one fails, this kernel cannot have the kernel path.
+/// Left to choose, a router takes the kernel path wherever its canaries pass, and says why not.
 fn require_kernel_path(state: &Path, run: &Path) -> anyhow::Result<()> {
-    let mut doctor = Command::new(pgs_binary());
-    doctor
-        .env("PGS_STATE_DIR", state)
-        .env("PGS_RUN_DIR", run)
-        .args(["doctor", "--json"]);
-    let finished = process::run(&mut doctor, PROBE_LIMIT)?;
-    let report: Value = match serde_json::from_str(&finished.stdout) {
-        Ok(report) => report,
-        // Not a reason to skip: a doctor that does not work is a failure of its own.
-        Err(error) => anyhow::bail!("`pgs doctor --json` printed no JSON ({error}): {finished:?}"),
-    };
-    let unavailable = report
-        .get("checks")
-        .and_then(Value::as_array)
-        .and_then(|checks| {
-            checks.iter().find(|check| {
-                check.get("name").and_then(Value::as_str) == Some("kernel-path")
-                    && check.get("passed").and_then(Value::as_bool) == Some(false)
-            })
-        });
-    match unavailable {
-        None => Ok(()),
-        Some(check) => Skip::because(format!("the kernel path is not available here: {check}")),
+    let probe = Router::start_with(state, run, &["--path", "auto"])?;
+    let status = probe.status()?;
+    match status["path"].as_str() {
+        Some("kernel") => Ok(()),
+        _ => {
+            let reason = status["path_reason"].as_str().unwrap_or("no reason given");
+            Skip::because(format!("the kernel path is not available here: {reason}"))
+        }
     }
 }

@@ -10,6 +10,7 @@ use postgres_protocol::authentication::sasl::ScramSha256;
 use crate::tenant::Login;
 use crate::wire::Message;
 use crate::wire::Wire;
+use crate::wire::packed;
 
 /// Version word of protocol 3.0, with cancel keys of 4 bytes.
 pub const PROTOCOL_3_0: u32 = 3 << 16;
@@ -104,6 +105,15 @@ impl Wire {
 
     /// Plays the client's part after the startup packet, until ReadyForQuery or an error.
     pub fn authenticate(&mut self, password: &str) -> anyhow::Result<Greeting> {
+        self.authenticate_and_send(password, &[])
+    }
+
+    /// The same; `tail` goes out together with the last proof, before the server has let us in.
+    pub fn authenticate_and_send(
+        &mut self,
+        password: &str,
+        tail: &[u8],
+    ) -> anyhow::Result<Greeting> {
         let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
         let mut messages = Vec::new();
         loop {
@@ -114,13 +124,13 @@ impl Wire {
             messages.push(message);
             match kind {
                 b'Z' | b'E' => return Ok(Greeting { messages }),
-                b'R' => self.answer(&mut scram, &body)?,
+                b'R' => self.answer(&mut scram, &body, tail)?,
                 _ => {}
             }
         }
     }
 
-    fn answer(&mut self, scram: &mut ScramSha256, body: &[u8]) -> anyhow::Result<()> {
+    fn answer(&mut self, scram: &mut ScramSha256, body: &[u8], tail: &[u8]) -> anyhow::Result<()> {
         let (code, data) = body.split_first_chunk().context("no authentication code")?;
         match u32::from_be_bytes(*code) {
             0 => Ok(()),
@@ -139,7 +149,7 @@ impl Wire {
             }
             11 => {
                 scram.update(data)?;
-                self.send_message(b'p', scram.message())
+                self.send(&[&packed(b'p', scram.message()), tail].concat())
             }
             12 => Ok(scram.finish(data)?),
             code => bail!("the server asks for authentication {code}, not for SCRAM-SHA-256"),

@@ -75,16 +75,11 @@ pub struct Router {
 impl Router {
     /// Starts one and waits until it serves.
     pub fn start(state: &Path, run: &Path, path: DataPath) -> anyhow::Result<Self> {
-        Self::start_with(state, run, path, &[])
+        Self::start_with(state, run, &["--path", path.as_str()])
     }
 
-    /// The same with more arguments.
-    pub fn start_with(
-        state: &Path,
-        run: &Path,
-        path: DataPath,
-        arguments: &[&str],
-    ) -> anyhow::Result<Self> {
+    /// Starts one with these arguments of `pgs serve` and waits until it serves.
+    pub fn start_with(state: &Path, run: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
         fs::create_dir_all(run)?;
         let address = free_address()?;
         let log = run.join("serve.log");
@@ -96,13 +91,7 @@ impl Router {
         let child = Command::new(&binary)
             .env("PGS_STATE_DIR", state)
             .env("PGS_RUN_DIR", run)
-            .args([
-                "serve",
-                "--listen",
-                &address.to_string(),
-                "--path",
-                path.as_str(),
-            ])
+            .args(["serve", "--listen", &address.to_string()])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(stdout)

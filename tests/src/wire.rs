@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use anyhow::bail;
 use anyhow::ensure;
+use socket2::SockRef;
 
 /// For one read or write; a server that is silent for longer has hung.
 const IO_LIMIT: Duration = Duration::from_secs(60);
@@ -83,6 +84,13 @@ impl Message {
         }
         Ok(columns)
     }
+}
+
+/// A message as it goes over the wire.
+pub fn packed(kind: u8, body: &[u8]) -> Vec<u8> {
+    // A test's messages are far below 4 GiB.
+    let length = (body.len() + 4) as u32;
+    [&[kind][..], &length.to_be_bytes(), body].concat()
 }
 
 #[derive(Debug)]
@@ -153,6 +161,23 @@ impl Wire {
         Self::new(socket)
     }
 
+    /// Makes the kernel keep at most so much of what was not received yet.
+    pub fn set_receive_buffer(&mut self, bytes: usize) -> anyhow::Result<()> {
+        match self.stream.get_ref() {
+            Socket::Tcp(stream) => SockRef::from(stream).set_recv_buffer_size(bytes)?,
+            Socket::Unix(stream) => SockRef::from(stream).set_recv_buffer_size(bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Closes with a reset, as a client that crashed or lost its network does.
+    pub fn reset(self) -> anyhow::Result<()> {
+        if let Socket::Tcp(stream) = self.stream.get_ref() {
+            SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
+        }
+        Ok(())
+    }
+
     /// How long one write may take.
     pub fn set_write_limit(&mut self, limit: Duration) -> anyhow::Result<()> {
         match self.stream.get_ref() {
@@ -178,8 +203,7 @@ impl Wire {
 
     /// Sends one message.
     pub fn send_message(&mut self, kind: u8, body: &[u8]) -> anyhow::Result<()> {
-        let length = u32::try_from(body.len() + 4)?;
-        self.send(&[&[kind][..], &length.to_be_bytes(), body].concat())
+        self.send(&packed(kind, body))
     }
 
     /// Sends a simple query.
