@@ -46,21 +46,20 @@ fn verdict(context: &SkBuffContext, flow: *mut Flow, bytes: u64) -> u32 {
     // SAFETY: one verdict at a time runs for one source: a TCP source holds its socket lock, an
     // AF_UNIX source runs in the sender's system call and a backend has one thread.
     let flow = unsafe { &mut *flow };
-    settle(flow);
+    settle(context, flow);
     if flow.mode == KERNEL && redirect(context, flow) {
         flow.redirected += bytes;
         return SK_PASS;
     }
     if flow.mode != RELAY {
-        flow.mode = RELAY;
-        flow.turns += 1;
+        turn(context, flow, RELAY);
     }
     flow.passed += bytes;
     SK_PASS
 }
 
 /// Follows the router's request, where that keeps the bytes in order.
-fn settle(flow: &mut Flow) {
+fn settle(context: &SkBuffContext, flow: &mut Flow) {
     // SAFETY: both are in the array; the router writes them at any time.
     let (request, forwarded) = unsafe {
         (
@@ -71,8 +70,25 @@ fn settle(flow: &mut Flow) {
     if request == flow.mode || (request == KERNEL && forwarded != flow.passed) {
         return;
     }
-    flow.mode = request;
+    turn(context, flow, request);
+}
+
+#[cfg_attr(
+    not(feature = "log"),
+    expect(unused_variables, reason = "only the log needs it")
+)]
+fn turn(context: &SkBuffContext, flow: &mut Flow, mode: u32) {
+    flow.mode = mode;
     flow.turns += 1;
+    #[cfg(feature = "log")]
+    aya_log_ebpf::info!(
+        context,
+        "flow {} to mode {} after {} bytes redirected, {} passed",
+        flow.source,
+        mode,
+        flow.redirected,
+        flow.passed
+    );
 }
 
 /// Marks the buffer for the target; false where there is none.

@@ -4,6 +4,8 @@
 
 mod enrol;
 mod flows;
+#[cfg(feature = "ebpf-log")]
+mod log;
 mod peer;
 
 use std::io;
@@ -100,6 +102,8 @@ impl KernelPath {
             Err(_) => EMBEDDED_OBJECT.to_vec(),
         };
         let mut program = EbpfLoader::new().load(&object)?;
+        #[cfg(feature = "ebpf-log")]
+        log::follow(&mut program);
         let sources = descriptor(&mut program, flow::SOURCES_MAP)?;
         let targets = descriptor(&mut program, flow::TARGETS_MAP)?;
         let slots = descriptor(&mut program, flow::SLOTS_MAP)?;
