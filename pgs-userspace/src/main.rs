@@ -1,2 +1,53 @@
 //! `pgs`: parse, run, exit code.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use pgs::cli::Cli;
+use pgs::cli::argument_memory;
+use pgs::command;
+use pgs::error::Error;
+use pgs::error::Kind;
+use pgs::output::Printer;
+
+fn main() -> ExitCode {
+    let printer = Printer::for_this_process();
+    // Before anything else: it takes passwords off the process list.
+    let arguments = match argument_memory::take() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let message = format!("cannot take the password off the command line: {error}");
+            let error = Error::new(Kind::Internal, message).with_hint("use `--password-file`");
+            printer.error(&error, false);
+            return ExitCode::from(error.kind().exit_code());
+        }
+    };
+    let wants_json = arguments.iter().any(|argument| argument == "--json");
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) if wants_json && error.use_stderr() => {
+            let text = error.kind().to_string();
+            let error = Error::new(Kind::Usage, text).with_hint("`pgs help`");
+            printer.error(&error, true);
+            return ExitCode::from(error.kind().exit_code());
+        }
+        Err(error) => error.exit(),
+    };
+    let json = cli.verb.json();
+    match run(cli, printer) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            printer.error(&error, json);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli, printer: Printer) -> Result<u8, Error> {
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| Error::new(Kind::Internal, format!("cannot start: {error}")))?;
+    let result = runtime.block_on(command::run(cli, printer));
+    // A thread that waits for a key on standard input must not keep the process alive.
+    runtime.shutdown_background();
+    result
+}

@@ -4,7 +4,7 @@
 //! the end of a run: how many were skipped and why. From the environment:
 //!
 //! - `PGS_BIN`: the binary under test; else `target/debug/pgs`.
-//! - `PGS_TEST_IMAGE`: the image for tenants; else pgs's own choice.
+//! - `PGS_IMAGE`: the image for tenants; else pgs's own choice.
 //! - `PGS_TEST_SKIPPED`: a file that gets one line for each skipped test, name and reason.
 //! - `PGS_TEST_FORBID_SKIP`: if set, a test that would be skipped fails.
 

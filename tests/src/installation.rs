@@ -86,9 +86,9 @@ impl Installation {
     }
 }
 
-/// The image that tenants are made from: `PGS_TEST_IMAGE`, or pgs's own choice.
+/// The image that tenants are made from: `PGS_IMAGE`, or pgs's own choice.
 pub fn image() -> Option<String> {
-    std::env::var("PGS_TEST_IMAGE")
+    std::env::var("PGS_IMAGE")
         .ok()
         .filter(|image| !image.is_empty())
 }
@@ -122,7 +122,7 @@ fn require_image() -> anyhow::Result<()> {
         return Ok(());
     }
     Skip::because(format!(
-        "the image `{image}` of PGS_TEST_IMAGE is not here: `cargo xtask image`"
+        "the image `{image}` of PGS_IMAGE is not here: `cargo xtask image`"
     ))
 }
 

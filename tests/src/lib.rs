@@ -6,6 +6,7 @@
 //! | [`installation`] | a state directory of its own, and `pgs` commands run on it |
 //! | [`router`] | one `pgs serve`, from start to stop |
 //! | [`tenant`] | one tenant, from `pgs create` to `pgs remove` |
+//! | [`tenants`] | what the tests of the verbs need: an installation for each test |
 //! | [`wire`], [`login`] | a client that sees every message and every byte |
 //! | [`driver`] | the `tokio-postgres` driver, connected through the port |
 //! | [`pattern`] | bytes that show when some are missing, doubled or out of order |
@@ -23,4 +24,5 @@ pub mod router;
 pub mod skip;
 pub mod stage;
 pub mod tenant;
+pub mod tenants;
 pub mod wire;

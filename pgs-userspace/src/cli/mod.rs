@@ -1,1 +1,152 @@
 //! The command line: clap types only, no behaviour.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+
+pub mod argument_memory;
+pub mod quantity;
+pub mod serve;
+pub mod tenant;
+
+const EXAMPLES: &str = "\
+Examples:
+  pgs serve                        put every tenant behind port 5432
+  pgs create acme --enable         make a tenant and let its clients in
+  psql -h localhost -U acme acme   connect to it, like to any PostgreSQL server
+  pgs list                         see who is there
+  pgs disable acme                 shut its clients out, at once
+
+Exit codes:
+  0 done   1 internal   2 usage   3 not found   4 exists already   5 no tenant id
+  6 busy   7 no Docker   8 no image   9 no space   10 port in use   11 unhealthy
+  12 `pgs serve` is not running   13 not permitted   14 registry   15 not confirmed
+  16 `doctor` found a fault   17 an `--init` file failed   130 interrupted";
+
+/// PostgreSQL tenants, one container each, all behind one port
+///
+/// Each tenant is a PostgreSQL server of its own: one container, one volume with its data, one Unix
+/// socket. `pgs serve` listens on port 5432, reads which tenant a client wants from the user or
+/// database name it gives, and hands the session's traffic to the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "pgs", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Where everything of this installation lies.
+    #[command(flatten)]
+    pub directories: DirectoryArguments,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Where everything of one installation lies.
+#[derive(Debug, Args)]
+pub struct DirectoryArguments {
+    /// Directory for the registry and the tenants' sockets; survives a reboot
+    #[arg(long, global = true, value_name = "DIR", env = "PGS_STATE_DIR")]
+    #[arg(default_value = "/var/lib/pgs", help_heading = "Directories")]
+    pub state_dir: PathBuf,
+    /// Directory for the socket on which `pgs serve` answers the other commands
+    #[arg(long, global = true, value_name = "DIR", env = "PGS_RUN_DIR")]
+    #[arg(default_value = "/run/pgs", help_heading = "Directories")]
+    pub run_dir: PathBuf,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Listen on port 5432 and bring every client to its tenant
+    Serve(serve::ServeArguments),
+    /// Make a tenant: a container, a volume, a role and a database
+    Create(tenant::CreateArguments),
+    /// List the tenants and how they are
+    List(FormatArguments),
+    /// Show one tenant, or all, and the router in detail
+    Status(tenant::StatusArguments),
+    /// Start tenants; all of them when none is named
+    Start(tenant::SeveralArguments),
+    /// Stop tenants; all of them when none is named
+    Stop(tenant::SeveralArguments),
+    /// Stop tenants and start them again; all of them when none is named
+    Restart(tenant::SeveralArguments),
+    /// Remove a tenant with its data
+    Remove(tenant::RemoveArguments),
+    /// Let a tenant's clients in
+    #[command(alias = "enable-access")]
+    Enable(tenant::OneArgument),
+    /// Shut a tenant's clients out and end their sessions
+    #[command(alias = "disable-access")]
+    Disable(tenant::DisableArguments),
+    /// Give a tenant's role a new password
+    Password(tenant::PasswordCommandArguments),
+    /// Print a tenant's connection URL, without its password
+    Url(tenant::UrlArguments),
+    /// Run `psql` in a tenant's container, without a password
+    Psql(tenant::PsqlArguments),
+    /// Print what a tenant's server has logged
+    Logs(tenant::LogsArguments),
+    /// List the live sessions of the router
+    Sessions(tenant::SessionsArguments),
+    /// Check whether this machine has what pgs needs
+    Doctor(FormatArguments),
+    /// Print the version and which eBPF object is inside
+    Version(FormatArguments),
+    /// Print a completion script for a shell
+    Completions(CompletionsArguments),
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct FormatArguments {
+    /// Print JSON, errors too
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// For which shell.
+#[derive(Debug, Args)]
+pub struct CompletionsArguments {
+    /// The shell that shall complete
+    pub shell: clap_complete::Shell,
+}
+
+impl Verb {
+    /// Whether output and errors shall be JSON.
+    pub fn json(&self) -> bool {
+        match self {
+            Self::List(format) | Self::Doctor(format) | Self::Version(format) => format.json,
+            Self::Create(arguments) => arguments.format.json,
+            Self::Status(arguments) => arguments.format.json,
+            Self::Sessions(arguments) => arguments.format.json,
+            Self::Password(arguments) => arguments.format.json,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::error::EXIT_CODES;
+
+    #[test]
+    fn clap_finds_no_contradiction() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_names_every_exit_code() {
+        for (kind, code, _) in EXIT_CODES {
+            let words = EXAMPLES.split_whitespace();
+            assert!(
+                words.into_iter().any(|word| word == code.to_string()),
+                "{kind:?}"
+            );
+        }
+    }
+}

@@ -39,8 +39,8 @@ impl Directories {
         self.run.join("admin.sock")
     }
 
-    /// Parent of the tenants' socket directories; mode 0700, root's. Under `state` because a container
-    /// that Docker restarts at boot must find its directory, and `/run` is empty by then.
+    /// Parent of the tenants' socket directories; mode 0700, root's. Under `state` because a
+    /// container that Docker restarts at boot must find its directory, and `/run` is empty by then.
     pub fn sockets(&self) -> PathBuf {
         self.state.join("sockets")
     }

@@ -1,1 +1,16 @@
 //! One container, volume and socket directory per tenant. Only this module knows bollard.
+
+pub mod engine;
+pub mod error;
+pub mod execute;
+pub mod image;
+pub mod lifecycle;
+pub mod logs;
+pub mod name;
+pub mod readiness;
+pub mod removal;
+pub mod server;
+pub mod socket_directory;
+mod specification;
+pub mod state;
+pub mod terminal;

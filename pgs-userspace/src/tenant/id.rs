@@ -8,9 +8,9 @@ use crate::tenant::reserved;
 use crate::tenant::reserved::Reserved;
 
 /// The rule that every id keeps, in words.
-pub const RULE: &str = "a tenant id starts with a lower-case letter, goes on with lower-case letters, digits and `_`, \
-     and has at most 63 characters, so that it can be a role, a database, a container and a \
-     directory without quotes";
+pub const RULE: &str = "a tenant id starts with a lower-case letter, goes on with lower-case \
+     letters, digits and `_`, and has at most 63 characters, so that it can be a role, a database, \
+     a container and a directory without quotes";
 
 /// A tenant's id: an unquoted role and database name of PostgreSQL, part of a container's and a
 /// volume's name, and a directory's name.

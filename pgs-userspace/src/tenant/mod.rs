@@ -1,7 +1,9 @@
 //! Who the tenants are and what they may do.
 
+pub mod error;
 pub mod id;
 pub mod lock;
+pub mod password;
 pub mod record;
 pub mod registry;
 pub mod reserved;

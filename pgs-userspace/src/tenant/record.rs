@@ -69,7 +69,11 @@ pub struct Tenant {
     pub created_at: u64,
 }
 
-fn as_text<S: serde::Serializer>(id: &TenantId, serializer: S) -> Result<S::Ok, S::Error> {
+/// For `serde(serialize_with)`: an id is its text.
+pub(crate) fn as_text<S: serde::Serializer>(
+    id: &TenantId,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(id.as_str())
 }
 

@@ -1,7 +1,5 @@
 //! The registry: every tenant and where it stands, in one SQLite file.
 
-use std::io;
-use std::path::Path;
 use std::path::PathBuf;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
@@ -12,6 +10,7 @@ use rusqlite::Row;
 use rusqlite::params;
 
 use crate::config::directories::Directories;
+pub use crate::tenant::error::RegistryError;
 use crate::tenant::id::TenantId;
 use crate::tenant::record::Access;
 use crate::tenant::record::Blueprint;
@@ -19,69 +18,6 @@ use crate::tenant::record::Lifecycle;
 use crate::tenant::record::Tenant;
 use crate::tenant::record::VolumeFate;
 use crate::tenant::schema;
-
-/// What can go wrong with the registry.
-#[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
-    /// A directory or lock file beside the registry could not be made.
-    #[error("cannot make `{path}`: {source}")]
-    Directory {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file is gone, or may not be looked at.
-    #[error("cannot read the registry `{path}`: {source}")]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file could not be opened.
-    #[error("cannot open the registry `{path}`: {source}")]
-    Open {
-        /// Which.
-        path: PathBuf,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
-    /// A statement failed.
-    #[error("registry `{path}`: {statement} failed: {source}")]
-    Query {
-        /// The file.
-        path: PathBuf,
-        /// Which statement.
-        statement: &'static str,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
-    /// Written by another version of pgs, or not a registry at all.
-    #[error("registry `{path}` has schema version {found}, this pgs knows version {known}")]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: i64,
-        /// Ours.
-        known: i64,
-    },
-}
-
-impl RegistryError {
-    pub(super) fn query(
-        path: &Path,
-        statement: &'static str,
-    ) -> impl FnOnce(rusqlite::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Query {
-            path,
-            statement,
-            source,
-        }
-    }
-}
 
 /// The registry, opened for commands: reads and writes, one process among several.
 #[derive(Debug)]

@@ -1,0 +1,118 @@
+//! `pgs doctor`.
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::cli::FormatArguments;
+use crate::command::Context;
+use crate::error::Error;
+use crate::error::Kind;
+use crate::output::table::Table;
+
+mod host;
+mod tenants;
+
+/// Whether one thing is as pgs needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Check {
+    /// What was looked at.
+    pub(super) name: &'static str,
+    /// How it is.
+    pub(super) verdict: Verdict,
+    /// What was seen.
+    pub(super) detail: String,
+    /// The way out, where it is not well.
+    pub(super) hint: Option<String>,
+}
+
+/// How one thing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Verdict {
+    /// As it should be.
+    Good,
+    /// pgs works, but slower or with less room.
+    Warning,
+    /// pgs does not work.
+    Fault,
+}
+
+impl Check {
+    fn good(name: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            name,
+            verdict: Verdict::Good,
+            detail: detail.into(),
+            hint: None,
+        }
+    }
+
+    fn warning(name: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        let (detail, hint) = (detail.into(), Some(hint.into()));
+        Self {
+            name,
+            verdict: Verdict::Warning,
+            detail,
+            hint,
+        }
+    }
+
+    fn fault(name: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Fault,
+            ..Self::warning(name, detail, hint)
+        }
+    }
+}
+
+impl Verdict {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Warning => "warning",
+            Self::Fault => "fault",
+        }
+    }
+}
+
+/// Looks at this machine and says what keeps pgs from working well.
+pub(super) async fn run(context: &Context, arguments: FormatArguments) -> Result<(), Error> {
+    let mut checks = host::checks(&context.directories);
+    checks.extend(datapath_checks());
+    checks.extend(tenants::checks(context).await);
+    if arguments.json {
+        context.printer.json(&json!({ "checks": checks }))?;
+    } else {
+        show(context, &checks)?;
+    }
+    let faults = checks
+        .iter()
+        .filter(|check| check.verdict == Verdict::Fault)
+        .count();
+    if faults == 0 {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Diagnosis,
+        format!("checks that found a fault: {faults}"),
+    ))
+}
+
+/// What the data path's canaries find on this kernel.
+fn datapath_checks() -> Vec<Check> {
+    Vec::new()
+}
+
+fn show(context: &Context, checks: &[Check]) -> Result<(), Error> {
+    let mut table = Table::new(&["CHECK", "VERDICT", "DETAIL"]);
+    for check in checks {
+        table.row([check.name, check.verdict.as_str(), &check.detail]);
+    }
+    context.printer.line(&table.render())?;
+    for check in checks {
+        if let Some(hint) = &check.hint {
+            context.printer.hint(&format!("{}: {hint}", check.name));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! `pgs status`.
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::admin::client;
+use crate::admin::client::AdminError;
+use crate::admin::request::Request;
+use crate::admin::request::Response;
+use crate::admin::request::RouterStatus;
+use crate::cli::tenant::StatusArguments;
+use crate::command::Context;
+use crate::command::inventory;
+use crate::command::inventory::Entry;
+use crate::command::list::cores;
+use crate::command::not_found;
+use crate::command::reconcile;
+use crate::container::lifecycle::Inspection;
+use crate::error::Error;
+use crate::tenant::id::TenantId;
+use crate::tenant::registry::Registry;
+
+/// Shows one tenant or all of them, and the router.
+pub(super) async fn run(context: &Context, arguments: StatusArguments) -> Result<(), Error> {
+    let only = arguments
+        .tenant
+        .as_deref()
+        .map(TenantId::parse)
+        .transpose()?;
+    let registry = Registry::open(&context.directories)?;
+    reconcile::run(context, &registry).await?;
+    let mut inventory = inventory::take(context, &registry).await?;
+    if let Some(tenant) = &only {
+        inventory.entries.retain(|entry| entry.tenant == *tenant);
+        if inventory.entries.is_empty() {
+            return Err(not_found(tenant));
+        }
+    }
+    let router = router(context).await?;
+    let mut tenants = Vec::new();
+    for entry in inventory.entries {
+        let inspection = match &inventory.engine {
+            Ok(engine) => engine.inspect(&entry.tenant).await?,
+            Err(_) => None,
+        };
+        tenants.push((entry, inspection));
+    }
+    if arguments.format.json {
+        let tenants: Vec<_> = tenants
+            .iter()
+            .map(|(e, i)| tenant_json(context, e, i))
+            .collect();
+        context
+            .printer
+            .json(&json!({ "router": router, "tenants": tenants }))?;
+    } else {
+        show_router(context, router.as_ref())?;
+        for (entry, inspection) in &tenants {
+            show_tenant(context, entry, inspection.as_ref())?;
+        }
+    }
+    inventory.engine.map(drop).map_err(Error::from)
+}
+
+/// The router's own account; none where it does not run.
+async fn router(context: &Context) -> Result<Option<RouterStatus>, Error> {
+    match client::ask(&context.directories.admin_socket(), &Request::Status).await {
+        Ok(Response::Status(status)) => Ok(Some(status)),
+        Ok(_) | Err(AdminError::NotRunning { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn tenant_json(context: &Context, entry: &Entry, inspection: &Option<Inspection>) -> Value {
+    json!({
+        "tenant": entry,
+        "socket_directory": context.directories.socket_directory(&entry.tenant),
+        "started_at": inspection.as_ref().and_then(|found| found.started_at.as_deref()),
+        "restarts": inspection.as_ref().map(|found| found.restart_count),
+        "exit_code": inspection.as_ref().map(|found| found.exit_code),
+        "health_output": inspection.as_ref().and_then(|found| found.health_output.as_deref()),
+        "hint": entry.hint(),
+    })
+}
+
+fn show_router(context: &Context, router: Option<&RouterStatus>) -> Result<(), Error> {
+    let printer = context.printer;
+    let Some(router) = router else {
+        return printer.line("router    not running (`pgs serve` starts it)");
+    };
+    printer.line(&format!("router    running, process {}", router.pid))?;
+    printer.line(&format!("listens   {}", router.listen.join(", ")))?;
+    let why = router
+        .path_reason
+        .as_deref()
+        .map(|why| format!(" ({why})"))
+        .unwrap_or_default();
+    printer.line(&format!("path      {}{why}", router.path))?;
+    let (all, kernel) = (router.sessions, router.sessions_kernel);
+    printer.line(&format!(
+        "sessions  {all}, {kernel} of them through the kernel"
+    ))
+}
+
+fn show_tenant(
+    context: &Context,
+    entry: &Entry,
+    inspection: Option<&Inspection>,
+) -> Result<(), Error> {
+    let printer = context.printer;
+    printer.line("")?;
+    printer.line(&format!("tenant    {}", entry.tenant))?;
+    printer.line(&format!("state     {}", entry.state()))?;
+    printer.line(&format!("access    {}", entry.access.as_str()))?;
+    if let Some(blueprint) = &entry.blueprint {
+        let (memory, cpus) = (blueprint.memory_bytes >> 20, cores(blueprint.cpu_millis));
+        let network = blueprint.network.as_deref().unwrap_or("none");
+        printer.line(&format!("image     {}", blueprint.image))?;
+        printer.line(&format!("limits    {memory} MiB memory, {cpus} processors"))?;
+        printer.line(&format!("network   {network}"))?;
+    }
+    let socket = context.directories.socket_directory(&entry.tenant);
+    printer.line(&format!("socket    {}", socket.display()))?;
+    if let Some(inspection) = inspection {
+        if let Some(started_at) = &inspection.started_at {
+            printer.line(&format!("started   {started_at}"))?;
+        }
+        if let Some(output) = &inspection.health_output {
+            printer.line(&format!(
+                "health    {}",
+                crate::output::sanitised_line(output.trim())
+            ))?;
+        }
+    }
+    if let Some(hint) = entry.hint() {
+        printer.hint(&hint);
+    }
+    Ok(())
+}

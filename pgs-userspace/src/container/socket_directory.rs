@@ -1,0 +1,124 @@
+//! The directory on the host that a tenant's server puts its Unix socket into.
+
+use std::fs::DirBuilder;
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use crate::config::directories::Directories;
+use crate::config::limits::SOCKET_PATH_BYTES_MAX;
+use crate::container::error::ContainerError;
+use crate::tenant::id::TenantId;
+
+/// Name of the server's socket: `UNIXSOCK_PATH` of PostgreSQL's `src/include/libpq/pqcomm.h` with
+/// the default port.
+pub const SOCKET_NAME: &str = ".s.PGSQL.5432";
+
+/// Refuses a path that no Unix socket can have.
+///
+/// # Errors
+/// It is longer than [`SOCKET_PATH_BYTES_MAX`].
+pub fn check_length(directories: &Directories, tenant: &TenantId) -> Result<(), ContainerError> {
+    let path = directories.socket_directory(tenant).join(SOCKET_NAME);
+    let bytes = path.as_os_str().as_bytes().len();
+    if bytes > SOCKET_PATH_BYTES_MAX {
+        return Err(ContainerError::SocketPathTooLong { path, bytes });
+    }
+    Ok(())
+}
+
+/// Makes a tenant's socket directory, or takes the one that is there.
+///
+/// Its parent is root's alone, so that nobody else on the host reaches the socket, whatever the
+/// container does to the modes of what is mounted into it.
+///
+/// # Errors
+/// The socket's path would be too long, or a directory cannot be made.
+pub fn prepare(directories: &Directories, tenant: &TenantId) -> Result<PathBuf, ContainerError> {
+    let parent = directories.sockets();
+    let directory = directories.socket_directory(tenant);
+    check_length(directories, tenant)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&parent)
+        .map_err(ContainerError::directory("make", &parent))?;
+    // It may be there already with another mode.
+    std::fs::set_permissions(&parent, Permissions::from_mode(0o700))
+        .map_err(ContainerError::directory("protect", &parent))?;
+    match DirBuilder::new().mode(0o755).create(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(ContainerError::directory("make", &directory)(error))
+        }
+        _ => Ok(directory),
+    }
+}
+
+/// Removes it with all that the container left in it. No link in it is followed.
+///
+/// # Errors
+/// Something in it cannot be removed.
+pub fn remove(directories: &Directories, tenant: &TenantId) -> Result<(), ContainerError> {
+    let directory = directories.socket_directory(tenant);
+    match std::fs::remove_dir_all(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(ContainerError::directory("remove", &directory)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn is_behind_a_directory_of_its_owner_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories::new(root.path(), "/r");
+        let acme = TenantId::parse("acme").unwrap();
+        std::fs::create_dir(directories.sockets()).unwrap();
+        let made = prepare(&directories, &acme).unwrap();
+        assert_eq!(
+            std::fs::metadata(directories.sockets()).unwrap().mode() & 0o777,
+            0o700
+        );
+        assert!(made.is_dir());
+        assert_eq!(
+            prepare(&directories, &acme).unwrap(),
+            made,
+            "once more is no error"
+        );
+    }
+
+    #[test]
+    fn goes_with_all_that_is_in_it_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories::new(root.path(), "/r");
+        let acme = TenantId::parse("acme").unwrap();
+        let made = prepare(&directories, &acme).unwrap();
+        let outside = root.path().join("outside");
+        std::fs::write(&outside, "keep").unwrap();
+        std::os::unix::fs::symlink(&outside, made.join(SOCKET_NAME)).unwrap();
+        remove(&directories, &acme).unwrap();
+        assert!(!made.exists() && outside.exists());
+        remove(&directories, &acme).unwrap();
+    }
+
+    #[test]
+    fn a_path_that_no_socket_can_have_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories::new(root.path().join("x".repeat(90)), "/r");
+        let error = prepare(&directories, &TenantId::parse("acme").unwrap()).unwrap_err();
+        assert!(
+            matches!(error, ContainerError::SocketPathTooLong { .. }),
+            "{error}"
+        );
+        assert!(!directories.sockets().exists());
+    }
+}

@@ -1,0 +1,108 @@
+//! Bad input and bad surroundings: a clear error, an exit code of its own kind, nothing left.
+
+use anyhow::Result;
+use anyhow::ensure;
+use pgs_tests::tenants::Installation;
+use serde_json::Value;
+
+#[test]
+fn each_kind_of_failure_has_its_exit_code_and_a_way_out() -> Result<()> {
+    let Some(pgs) = Installation::for_test("each_kind_of_failure_has_its_exit_code") else {
+        return Ok(());
+    };
+    let cases: [(&[&str], i32); 14] = [
+        (&["create", "Acme"], 5),
+        (&["create", "a-b"], 5),
+        (&["create", "postgres"], 5),
+        (&["create", "select"], 5),
+        (&["create", "acme", "--image", "pgs.invalid/nothing:0"], 8),
+        (&["create", "acme", "--network", "nowhere_at_all"], 2),
+        (&["create", "acme", "--memory", "1m"], 2),
+        (&["create", "acme", "--init", "/nonexistent.sql"], 2),
+        (&["create", "acme", "--password", ""], 2),
+        (&["start", "acme"], 3),
+        (&["password", "acme"], 3),
+        (&["remove", "acme", "--yes"], 3),
+        (&["enable", "acme"], 3),
+        (&["sessions"], 12),
+    ];
+    for (arguments, expected) in cases {
+        let outcome = pgs.pgs(arguments)?;
+        ensure!(outcome.code == expected, "{arguments:?}: {outcome:?}");
+        ensure!(
+            outcome.stdout.is_empty() && outcome.stderr.contains("error: "),
+            "{outcome:?}"
+        );
+    }
+    ensure!(pgs.list()?.is_empty() && pgs.in_docker()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_second_creation_changes_nothing() -> Result<()> {
+    let Some(pgs) = Installation::for_test("a_second_creation_changes_nothing") else {
+        return Ok(());
+    };
+    pgs.create("acme", &[])?;
+    let before = (pgs.list()?[0]["created_at"].clone(), pgs.in_docker()?);
+    let again = pgs.pgs(&["create", "acme", "--json"])?;
+    let error: Value = serde_json::from_str(&again.stderr)?;
+    ensure!(
+        again.code == 4 && error["error"]["kind"] == "exists",
+        "{again:?}"
+    );
+    ensure!(before == (pgs.list()?[0]["created_at"].clone(), pgs.in_docker()?));
+    // Without a terminal nobody can have said yes.
+    ensure!(pgs.pgs(&["remove", "acme"])?.code == 15);
+    // `serve` does not run: the registry alone is told, and that is enough.
+    ensure!(pgs.pgs(&["enable", "acme"])?.code == 0);
+    ensure!(pgs.list()?[0]["access"] == "enabled");
+    ensure!(pgs.pgs(&["disable-access", "acme"])?.code == 0);
+    ensure!(pgs.list()?[0]["access"] == "disabled");
+    Ok(())
+}
+
+#[test]
+fn without_docker_the_registry_still_answers() -> Result<()> {
+    let Some(pgs) = Installation::for_test("without_docker_the_registry_still_answers") else {
+        return Ok(());
+    };
+    pgs.create("acme", &[])?;
+    let gone = |arguments: &[&str]| -> Result<_> {
+        let mut command = pgs.command(arguments)?;
+        let command = command.env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
+        Ok(pgs_tests::tenants::outcome(&command.output()?))
+    };
+    let listed = gone(&["list"])?;
+    ensure!(
+        listed.code == 7 && listed.stdout.contains("unknown"),
+        "{listed:?}"
+    );
+    let refused = gone(&["create", "bob"])?;
+    ensure!(
+        refused.code == 7 && refused.stderr.contains("hint: "),
+        "{refused:?}"
+    );
+    ensure!(
+        gone(&["enable", "acme"])?.code == 0,
+        "access needs no Docker"
+    );
+    ensure!(pgs.list()?.len() == 1);
+    Ok(())
+}
+
+#[test]
+fn a_state_directory_too_deep_for_a_socket_is_refused() -> Result<()> {
+    let Some(pgs) = Installation::for_test("a_state_directory_too_deep_for_a_socket_is_refused")
+    else {
+        return Ok(());
+    };
+    let deep = pgs.state_directory().join("x".repeat(100));
+    let refused = pgs.pgs(&["create", "acme", "--state-dir", &deep.to_string_lossy()])?;
+    ensure!(
+        refused.code == 2 && refused.stderr.contains("Unix socket"),
+        "{refused:?}"
+    );
+    ensure!(!deep.exists());
+    Ok(())
+}
