@@ -1,5 +1,8 @@
 //! `pgs enable` and `pgs disable`.
 
+use tokio::time::sleep;
+use tokio::time::timeout;
+
 use crate::admin::client;
 use crate::admin::client::AdminError;
 use crate::admin::request::Request;
@@ -9,7 +12,12 @@ use crate::cli::tenant::OneArgument;
 use crate::command::Context;
 use crate::command::ready_tenant;
 use crate::command::reconcile;
+use crate::config::limits::END_BACKENDS_DEADLINE;
+use crate::config::limits::LAST_WORDS_GRACE;
+use crate::container::engine::Engine;
+use crate::container::error::ContainerError;
 use crate::error::Error;
+use crate::error::Kind;
 use crate::tenant::id::TenantId;
 use crate::tenant::record::Access;
 use crate::tenant::registry::Registry;
@@ -32,12 +40,21 @@ pub(super) async fn disable(context: &Context, arguments: DisableArguments) -> R
     if arguments.keep_sessions {
         return Ok(());
     }
-    // After the registry: a client that comes back at once is refused.
+    // After the registry: a client that comes back at once is refused. The server ends its sessions
+    // first, since it alone can tell its clients why, between two messages; then the router ends
+    // what is left, whether or not the server could be reached.
+    let told = end_backends(context, &tenant).await;
+    if let Err(error) = &told {
+        context.printer.warning(&format!(
+            "the server could not tell its clients why: {error}"
+        ));
+    }
     let request = Request::Terminate {
         tenant: tenant.to_string(),
     };
     match client::ask(&context.directories.admin_socket(), &request).await {
         Ok(Response::Terminated { sessions }) => {
+            let sessions = told.unwrap_or(0).max(sessions);
             context
                 .printer
                 .note(&format!("{sessions} live sessions were ended"));
@@ -51,6 +68,21 @@ pub(super) async fn disable(context: &Context, arguments: DisableArguments) -> R
             Err(error.into())
         }
     }
+}
+
+/// Lets the server end its sessions; how many. A server that does not run has none.
+async fn end_backends(context: &Context, tenant: &TenantId) -> Result<usize, Error> {
+    let engine = Engine::connect(&context.directories).await?;
+    let ended = match timeout(END_BACKENDS_DEADLINE, engine.end_sessions(tenant)).await {
+        Ok(Err(ContainerError::NotRunning { .. } | ContainerError::Missing { .. })) => Ok(0),
+        Ok(ended) => Ok(ended?),
+        Err(_) => Err(Error::new(Kind::Unhealthy, "it did not answer in time")),
+    };
+    if matches!(ended, Ok(1..)) {
+        // Their last words are on the way.
+        sleep(LAST_WORDS_GRACE).await;
+    }
+    ended
 }
 
 async fn change(context: &Context, tenant: &str, access: Access) -> Result<TenantId, Error> {

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::cli::FormatArguments;
 use crate::command::Context;
+use crate::datapath;
 use crate::error::Error;
 use crate::error::Kind;
 use crate::output::table::Table;
@@ -100,7 +101,27 @@ pub(super) async fn run(context: &Context, arguments: FormatArguments) -> Result
 
 /// What the data path's canaries find on this kernel.
 fn datapath_checks() -> Vec<Check> {
-    Vec::new()
+    let findings = datapath::examine();
+    let mut checks: Vec<_> = findings
+        .canaries
+        .iter()
+        .map(|canary| {
+            if canary.passed {
+                Check::good(canary.name, &canary.detail)
+            } else {
+                Check::warning(canary.name, &canary.detail, "sessions are relayed instead")
+            }
+        })
+        .collect();
+    checks.push(match findings.reason {
+        None => Check::good("kernel path", "works here"),
+        Some(reason) => Check::warning(
+            "kernel path",
+            reason,
+            "sessions are relayed instead; Linux 6.16 or newer, root, and eBPF make it work",
+        ),
+    });
+    checks
 }
 
 fn show(context: &Context, checks: &[Check]) -> Result<(), Error> {

@@ -1,12 +1,90 @@
 //! `pgs serve`.
 
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::serve::LogFormat;
+use crate::cli::serve::PathChoice;
 use crate::cli::serve::ServeArguments;
 use crate::command::Context;
+use crate::config::limits::SESSIONS_PER_TENANT_MAX_DEFAULT;
+use crate::datapath::PathRequest;
 use crate::error::Error;
 use crate::error::Kind;
+use crate::server;
+use crate::server::ServeError;
+use crate::server::Settings;
+
+/// Which log lines are printed: a level, or levels by module, as `tracing` writes them.
+const LOG_VARIABLE: &str = "PGS_LOG";
 
 /// Runs the router until it is told to end.
 pub(super) async fn run(context: &Context, arguments: ServeArguments) -> Result<(), Error> {
-    let _ = (&context.directories, arguments);
-    Err(Error::new(Kind::Internal, "this build has no router"))
+    log(arguments.log_format)?;
+    let settings = Settings {
+        directories: context.directories.clone(),
+        listen: arguments.listen,
+        path: match arguments.path {
+            PathChoice::Auto => PathRequest::Auto,
+            PathChoice::Kernel => PathRequest::Kernel,
+            PathChoice::Relay => PathRequest::Relay,
+        },
+        drain: Duration::from_secs(arguments.drain_seconds),
+        sessions_max: arguments.sessions_max,
+        sessions_per_tenant_max: SESSIONS_PER_TENANT_MAX_DEFAULT.min(arguments.sessions_max),
+    };
+    server::run(settings).await.map_err(Error::from)
+}
+
+/// Log lines go to standard error: standard output is for what can be piped on.
+fn log(format: LogFormat) -> Result<(), Error> {
+    let filter = match std::env::var(LOG_VARIABLE) {
+        Ok(text) => EnvFilter::try_new(&text).map_err(|error| {
+            Error::new(Kind::Usage, format!("{LOG_VARIABLE}=`{text}`: {error}"))
+                .with_hint("`info`, `debug`, or by module: `info,pgs::server=debug`")
+        })?,
+        Err(_) => EnvFilter::new("info"),
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let begun = match format {
+        LogFormat::Text => builder
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    begun.map_err(|error| Error::new(Kind::Internal, format!("cannot log: {error}")))
+}
+
+impl From<ServeError> for Error {
+    fn from(error: ServeError) -> Self {
+        let (kind, hint) = match &error {
+            ServeError::AddressInUse { .. } => (
+                Kind::PortInUse,
+                Some("`ss -ltnp` names the program; `--listen` takes another port"),
+            ),
+            ServeError::Running(_) => (
+                Kind::Busy,
+                Some("several can live side by side with `--state-dir` and `--run-dir`"),
+            ),
+            ServeError::Registry(_) => (Kind::Registry, None),
+            ServeError::System { error, .. } | ServeError::Listen { error, .. }
+                if error.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                (Kind::PermissionDenied, Some("run it as root"))
+            }
+            ServeError::DataPath(_) => (
+                Kind::Internal,
+                Some("`--path auto` falls back to the relay; `pgs doctor` looks closer"),
+            ),
+            ServeError::System { .. } | ServeError::Listen { .. } => (Kind::Internal, None),
+        };
+        let made = Error::new(kind, error.to_string());
+        match hint {
+            Some(hint) => made.with_hint(hint),
+            None => made,
+        }
+    }
 }

@@ -6,29 +6,22 @@ use sha2::Sha256;
 
 use crate::cli::FormatArguments;
 use crate::command::Context;
+use crate::datapath::kernel::EMBEDDED_OBJECT;
 use crate::error::Error;
 
 /// Prints the version of pgs, and by hash which eBPF object is inside.
 pub(super) fn run(context: &Context, arguments: FormatArguments) -> Result<(), Error> {
     let version = env!("CARGO_PKG_VERSION");
-    let object = embedded_object().map(digest);
+    let object = digest(EMBEDDED_OBJECT);
     if arguments.json {
         return context
             .printer
             .json(&json!({ "version": version, "ebpf_object_sha256": object }));
     }
     context.printer.line(&format!("pgs {version}"))?;
-    match object {
-        Some(digest) => context
-            .printer
-            .line(&format!("eBPF object sha256:{digest}")),
-        None => context.printer.line("eBPF object: none inside"),
-    }
-}
-
-/// The eBPF object that is built into this binary.
-fn embedded_object() -> Option<&'static [u8]> {
-    None
+    context
+        .printer
+        .line(&format!("eBPF object sha256:{object}"))
 }
 
 fn digest(object: &[u8]) -> String {

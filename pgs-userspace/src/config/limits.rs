@@ -218,3 +218,9 @@ pub const EXEC_END_POLLS_MAX: u32 = 100;
 pub const DOCKER_SETTLE_DEADLINE: Duration = Duration::from_secs(60);
 /// Between two looks at it.
 pub const DOCKER_SETTLE_POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// For a tenant's server to end its sessions when access is disabled; then the router ends them.
+pub const END_BACKENDS_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long the last message of an ended backend may take to reach its client.
+pub const LAST_WORDS_GRACE: Duration = Duration::from_millis(250);

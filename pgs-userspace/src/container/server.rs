@@ -56,6 +56,23 @@ SET log_min_duration_statement = -1;
 SET log_min_duration_sample = -1;
 ";
 
+/// Counts what it ends. The superuser is whoever runs a command in the container.
+const END_SESSIONS: [&str; 9] = [
+    "psql",
+    "-XAtq",
+    "-h",
+    "/var/run/postgresql",
+    "-U",
+    "postgres",
+    "postgres",
+    "-c",
+    // Materialized: the planner is free to end a session before it looks whose it is.
+    "WITH victim AS MATERIALIZED (\
+       SELECT pid FROM pg_stat_activity \
+       WHERE backend_type IN ('client backend', 'walsender') AND usename <> 'postgres') \
+     SELECT count(pg_terminate_backend(pid)) FROM victim",
+];
+
 /// What the tenant's role may do beyond being master of its own databases and roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Privileges {
@@ -119,6 +136,16 @@ impl Engine {
         let task = format!("running `{}`", path.display());
         self.psql(tenant, task, tenant.as_str(), preamble.chain(file))
             .await
+    }
+
+    /// Ends the sessions of everybody but the superuser, each with SQLSTATE 57P01; how many.
+    ///
+    /// # Errors
+    /// The command in the container failed.
+    pub async fn end_sessions(&self, tenant: &TenantId) -> Result<usize, ContainerError> {
+        let command = Command::new("ending the sessions", &END_SESSIONS);
+        let printed = self.execute(tenant, command).await?;
+        Ok(printed.trim().parse().unwrap_or(0))
     }
 
     async fn run_sql(

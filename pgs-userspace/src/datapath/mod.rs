@@ -147,6 +147,19 @@ impl DataPath {
     }
 }
 
+/// Whether the kernel path works here, without serving anybody.
+pub fn examine() -> Findings {
+    match choose(PathRequest::Auto) {
+        Ok((_, findings)) => findings,
+        Err(error) => Findings {
+            requested: PathRequest::Auto,
+            kernel: false,
+            reason: Some(error.to_string()),
+            canaries: Vec::new(),
+        },
+    }
+}
+
 /// The kernel path, if it is wanted and works here.
 fn choose(requested: PathRequest) -> Result<(Option<KernelPath>, Findings), DataPathError> {
     let mut findings = Findings {

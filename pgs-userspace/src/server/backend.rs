@@ -1,9 +1,15 @@
 //! Connecting to a tenant's server over its Unix socket.
 
 use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::sys::stat::SFlag;
+use nix::sys::stat::fstat;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 use tokio::time::sleep;
@@ -21,8 +27,10 @@ pub(super) async fn connect(directory: &Path) -> io::Result<UnixStream> {
     let deadline = Instant::now() + BACKEND_CONNECT_DEADLINE;
     let path = directory.join(SOCKET_NAME);
     let mut pause: Duration = BACKEND_CONNECT_RETRY_INTERVAL_MIN;
+    let socket = pin(&path)?;
+    let pinned = format!("/proc/self/fd/{}", socket.as_raw_fd());
     loop {
-        match UnixStream::connect(&path).await {
+        match UnixStream::connect(&pinned).await {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if Instant::now() + pause > deadline {
                     return Err(error);
@@ -32,5 +40,43 @@ pub(super) async fn connect(directory: &Path) -> io::Result<UnixStream> {
             }
             other => return other,
         }
+    }
+}
+
+/// Takes hold of the server's socket itself. The directory is the container's to write in: whoever
+/// gets to run commands there could put a link to another tenant's socket in its place, and this
+/// process may open both.
+fn pin(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let socket = nix::fcntl::open(path, flags, Mode::empty())?;
+    let kind = SFlag::from_bits_truncate(fstat(&socket)?.st_mode) & SFlag::S_IFMT;
+    if kind == SFlag::S_IFSOCK {
+        Ok(socket)
+    } else {
+        Err(io::Error::other(format!("`{}` is no socket", path.display())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_link_to_another_tenants_socket_leads_nowhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let (theirs, ours) = (directory.path().join("theirs"), directory.path().join("ours"));
+        std::fs::create_dir(&theirs).unwrap();
+        std::fs::create_dir(&ours).unwrap();
+        let listener = UnixListener::bind(theirs.join(SOCKET_NAME)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        assert!(connect(&theirs).await.is_ok());
+        assert!(listener.accept().is_ok());
+        symlink(theirs.join(SOCKET_NAME), ours.join(SOCKET_NAME)).unwrap();
+        let error = connect(&ours).await.unwrap_err();
+        assert!(error.to_string().contains("is no socket"), "{error}");
+        assert!(listener.accept().is_err());
     }
 }

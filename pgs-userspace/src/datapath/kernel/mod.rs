@@ -178,19 +178,10 @@ impl std::fmt::Debug for KernelAccess {
     }
 }
 
-impl KernelAccess {
-    /// Entries left in the maps; zero when no session is enrolled.
-    #[cfg(test)]
-    pub(super) fn entries(&self) -> usize {
-        self.slots.keys().count() + self.sources.keys().count() + self.targets.keys().count()
-    }
-}
-
 fn descriptor(program: &mut Ebpf, name: &'static str) -> Result<OwnedFd, KernelPathError> {
     let map = program.map(name).ok_or(KernelPathError::Missing(name))?;
-    let data = match map {
-        Map::Array(data) | Map::HashMap(data) | Map::SockHash(data) => data,
-        _ => return Err(KernelPathError::Missing(name)),
+    let (Map::Array(data) | Map::HashMap(data) | Map::SockHash(data)) = map else {
+        return Err(KernelPathError::Missing(name));
     };
     data.fd()
         .as_fd()
