@@ -5,6 +5,7 @@
 
 mod apt;
 mod ci;
+mod demo;
 mod ebpf;
 mod image;
 mod process;
@@ -31,6 +32,8 @@ enum Task {
     BuildEbpf(ebpf::BuildEbpfArgs),
     /// Run every check that a change must pass, then every test
     Ci,
+    /// Show it all: set up, build, serve, make a tenant, query it through the kernel path
+    Demo(demo::DemoArgs),
     /// Build a PostgreSQL 18 image like the official one from distribution packages
     Image(image::ImageArgs),
     /// Put in place what the other commands need: Docker, clients, image, eBPF tools
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::BuildEbpf(args) => ebpf::run(&args),
         Task::Ci => ci::run(),
+        Task::Demo(args) => demo::run(&args),
         Task::Image(args) => image::run(&args),
         Task::Setup(args) => setup::run(&args),
         Task::Test => test::run(),

@@ -35,12 +35,9 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// Source, scripts and settings; prose has one sentence a line and is as wide as that is.
+/// Source and scripts; prose has one sentence a line and is as wide as that is.
 fn is_written_here(path: &str) -> bool {
-    [".rs", ".sh", ".toml"]
-        .iter()
-        .any(|suffix| path.ends_with(suffix))
-        || path == ".ci/run"
+    [".rs", ".sh"].iter().any(|suffix| path.ends_with(suffix)) || path == ".ci/run"
 }
 
 fn has_module_documentation(source: &Source) -> bool {
