@@ -88,9 +88,16 @@ impl Installation {
         let step = Step::new(format!("tenant {tenant}"));
         let list: Value = serde_json::from_str(&self.run(&["list", "--json"])?)
             .context("read what `pgs list --json` printed")?;
-        let known = list["tenants"]
+        let standing = list["tenants"]
             .as_array()
-            .is_some_and(|tenants| tenants.iter().any(|entry| entry["tenant"] == tenant));
+            .and_then(|tenants| tenants.iter().find(|entry| entry["tenant"] == tenant))
+            .map(|entry| entry["standing"] == "ready");
+        if standing == Some(false) {
+            // The target directory was cleaned, and with it the registry of an earlier demo.
+            step.doing("removing what an earlier demo has left of it");
+            self.run(&["remove", tenant, "--yes"])?;
+        }
+        let known = standing == Some(true);
         let file = self.root.join(format!("{tenant}.password"));
         let had_password = file.exists();
         let password = if had_password {
