@@ -209,14 +209,14 @@ impl Connection<'_> {
             address,
             deadline,
         } = self;
-        let mut backend = match connect(route, message, &rest).await {
+        let mut backend = match connect(route, message).await {
             Ok(backend) => backend,
             Err(refusal) => return Err((client, refusal)),
         };
-        let mut login = Login::new();
+        let mut login = Login::new(rest);
         let ended = timeout_at(deadline, login.run(&mut client, &mut backend)).await;
         let meter = &lease.session().meter;
-        meter.add_to_backend(message.raw().len() + rest.len() + login.to_backend_bytes);
+        meter.add_to_backend(message.raw().len() + login.to_backend_bytes);
         meter.add_to_client(login.to_client_bytes);
         let session = lease.session().id;
         match ended {
@@ -229,7 +229,7 @@ impl Connection<'_> {
                     let directory = route.socket_directory.clone();
                     lease.learn_key(door.cancels.register(process_id, key, directory));
                 }
-                hand_over(door, client, backend, lease);
+                hand_over(door, client, backend, login.held.freeze(), lease);
                 Ok(())
             }
             Ok(Ok(LoginEnd::Refused(sqlstate, text))) => {
@@ -258,15 +258,10 @@ impl Connection<'_> {
 const RELAXED: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Relaxed;
 
 /// Connects to the tenant's server and sends it the startup packet, byte for byte.
-async fn connect(
-    route: &Route,
-    message: &StartupMessage,
-    rest: &[u8],
-) -> Result<UnixStream, Refusal> {
+async fn connect(route: &Route, message: &StartupMessage) -> Result<UnixStream, Refusal> {
     let connected = async {
         let mut backend = backend::connect(&route.socket_directory).await?;
         backend.write_all(message.raw()).await?;
-        backend.write_all(rest).await?;
         std::io::Result::Ok(backend)
     };
     connected.await.map_err(|error| {
@@ -275,7 +270,13 @@ async fn connect(
     })
 }
 
-fn hand_over(door: &FrontDoor, client: TcpStream, backend: UnixStream, lease: SessionLease) {
+fn hand_over(
+    door: &FrontDoor,
+    client: TcpStream,
+    backend: UnixStream,
+    pending_to_backend: Bytes,
+    lease: SessionLease,
+) {
     let session = Arc::clone(lease.session());
     let sockets = client
         .into_std()
@@ -300,7 +301,7 @@ fn hand_over(door: &FrontDoor, client: TcpStream, backend: UnixStream, lease: Se
     let handover = Handover {
         client,
         backend,
-        pending_to_backend: Bytes::new(),
+        pending_to_backend,
         pending_to_client: Bytes::new(),
         meter: Arc::clone(&session.meter),
         lease: lease.hand_over(Arc::clone(&door.data_path)),
