@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: what a change must pass before it lands, the quick checks first.
 
-use crate::report::{Step, heading};
+use crate::report::{self, Step, heading};
 use crate::setup::{self, Purpose};
 use crate::{ebpf, process, tidy, workspace};
 use anyhow::{Context, Result, bail};
@@ -25,8 +25,9 @@ pub(crate) fn run() -> Result<()> {
         Some(tools) => ebpf::check(tools)?,
         None => Step::new("eBPF object").skipped("no sources of core for this rustc; see set-up"),
     }
-    // A process of its own, so that it is exactly what a person would run.
-    process::visible(&mut cargo(&["xtask", "test"]))
+    // A process of its own, so that it is exactly what a person would run. What it prints last is
+    // the test runner's closing line, and stays the last.
+    process::visible(&mut cargo(&["xtask", "test"])).map_err(|_| report::AlreadySaid.into())
 }
 
 fn format() -> Result<()> {
