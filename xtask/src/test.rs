@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// What the end-to-end tests read.
-const BINARY_VARIABLE: &str = "PGS_BINARY";
+const BINARY_VARIABLE: &str = "PGS_BIN";
 /// How a test begins the line that says why it did not run.
 const SKIPPED: &str = "skipped: ";
 

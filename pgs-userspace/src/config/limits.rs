@@ -236,3 +236,6 @@ pub const CANARY_POLL_INTERVAL: Duration = Duration::from_micros(100);
 
 /// How often a spinner turns.
 pub const SPINNER_INTERVAL: Duration = Duration::from_millis(100);
+
+/// For a server to say whether it takes clients.
+pub const ANSWER_DEADLINE: Duration = Duration::from_millis(500);
