@@ -11,8 +11,8 @@ use crate::config::limits::ANSWER_DEADLINE;
 /// The server's socket in its directory; the port in its name is the one inside the container.
 const SOCKET_NAME: &str = ".s.PGSQL.5432";
 
-/// A startup packet of protocol 3.0 for a role that does not exist. A server that takes clients asks
-/// it for a password, as it would any other; one that starts up or shuts down refuses at once.
+/// A startup packet of protocol 3.0 for a role that does not exist. A server that takes clients
+/// asks for a password, as of any other; one that starts up or shuts down refuses at once.
 const QUESTION: &[u8] = b"\0\0\0\x16\0\x03\0\0user\0pgs_ask\0\0";
 
 /// Kind byte of an authentication request.
@@ -28,9 +28,12 @@ fn ask(socket_directory: &Path) -> io::Result<u8> {
     server.set_read_timeout(Some(ANSWER_DEADLINE))?;
     server.set_write_timeout(Some(ANSWER_DEADLINE))?;
     server.write_all(QUESTION)?;
-    let mut kind = [0];
-    server.read_exact(&mut kind)?;
-    Ok(kind[0])
+    // All of it: a server whose words are left unread logs a broken connection.
+    let mut answer = [0; 1024];
+    match server.read(&mut answer)? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(answer[0]),
+    }
 }
 
 #[cfg(test)]
