@@ -1,3 +1,56 @@
-//! End-to-end tests.
+//! End-to-end tests: real containers, real clients, each scenario on both data paths.
+//!
+//! `cargo test -p pgs-tests --test e2e -- <filter>`, with `pgs` built before. What a test prints at
+//! the end of a run: how many were skipped and why. From the environment:
+//!
+//! - `PGS_BIN`: the binary under test; else `target/debug/pgs`.
+//! - `PGS_IMAGE`: the image for tenants; else pgs's own choice.
+//! - `PGS_TEST_SKIPPED`: a file that gets one line for each skipped test, name and reason.
+//! - `PGS_TEST_FORBID_SKIP`: if set, a test that would be skipped fails.
 
-mod tenants;
+mod access;
+mod bulk;
+mod cancel;
+mod closing;
+mod crowd;
+mod drain;
+mod front_door;
+mod handover;
+mod indistinguishable;
+mod lifecycle;
+mod notify;
+mod queries;
+mod replication;
+mod routing;
+mod runner;
+mod slow_client;
+
+use std::process::ExitCode;
+
+use pgs_tests::stage::Scenario;
+
+/// A name and what it runs.
+type Named = (&'static str, Scenario);
+
+/// In the order in which they run: what everything else rests on comes first.
+const MODULES: &[(&str, &[Named])] = &[
+    ("queries", queries::SCENARIOS),
+    ("routing", routing::SCENARIOS),
+    ("front_door", front_door::SCENARIOS),
+    ("indistinguishable", indistinguishable::SCENARIOS),
+    ("access", access::SCENARIOS),
+    ("cancel", cancel::SCENARIOS),
+    ("notify", notify::SCENARIOS),
+    ("handover", handover::SCENARIOS),
+    ("closing", closing::SCENARIOS),
+    ("bulk", bulk::SCENARIOS),
+    ("slow_client", slow_client::SCENARIOS),
+    ("replication", replication::SCENARIOS),
+    ("crowd", crowd::SCENARIOS),
+    ("lifecycle", lifecycle::SCENARIOS),
+    ("drain", drain::SCENARIOS),
+];
+
+fn main() -> ExitCode {
+    runner::run(MODULES)
+}

@@ -1,3 +1,29 @@
 //! The harness of the end-to-end tests.
+//!
+//! | module | its one idea |
+//! |---|---|
+//! | [`stage`] | what the scenarios of one data path share: a router and a few tenants |
+//! | [`installation`] | a state directory of its own, and `pgs` commands run on it |
+//! | [`router`] | one `pgs serve`, from start to stop |
+//! | [`tenant`] | one tenant, from `pgs create` to `pgs remove` |
+//! | [`tenants`] | what the tests of the verbs need: an installation for each test |
+//! | [`wire`], [`login`] | a client that sees every message and every byte |
+//! | [`driver`] | the `tokio-postgres` driver, connected through the port |
+//! | [`pattern`] | bytes that show when some are missing, doubled or out of order |
+//! | [`process`] | a subprocess with a time limit |
+//! | [`memory`] | what the machine's memory is used for |
+//! | [`skip`] | a test that cannot be run here says why |
 
+pub mod driver;
+pub mod installation;
+mod leftovers;
+pub mod login;
+pub mod memory;
+pub mod pattern;
+pub mod process;
+pub mod router;
+pub mod skip;
+pub mod stage;
+pub mod tenant;
 pub mod tenants;
+pub mod wire;

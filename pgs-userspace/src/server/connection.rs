@@ -30,6 +30,7 @@ use crate::datapath::DataPath;
 use crate::datapath::handover::Handover;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::startup::StartupMessage;
+use crate::tenant::registry::RegistryError;
 use crate::tenant::route::Access;
 use crate::tenant::route::Route;
 use crate::tenant::route::RouteTable;
@@ -160,7 +161,7 @@ impl Connection<'_> {
         if message.user() == INTERNAL_ROLE {
             return Err(Refusal::InternalRole { user });
         }
-        let route = door.routes.find(&user, &database).map_err(|error| {
+        let route = self.route(message, &user, &database).map_err(|error| {
             tracing::error!(%error, "the registry cannot be read");
             Refusal::RouterFault
         })?;
@@ -178,6 +179,23 @@ impl Connection<'_> {
         Ok((route, lease))
     }
 
+    /// The tenant called like the user, else like the database, else like the option says.
+    fn route(
+        &self,
+        message: &StartupMessage,
+        user: &str,
+        database: &str,
+    ) -> Result<Option<Route>, RegistryError> {
+        let routes = &self.door.routes;
+        match (routes.find(user, database)?, message.tenant_option()) {
+            (None, Some(tenant)) => {
+                let tenant = String::from_utf8_lossy(&tenant);
+                routes.find(&tenant, &tenant)
+            }
+            (found, _) => Ok(found),
+        }
+    }
+
     async fn log_in_to(
         self,
         route: &Route,
@@ -191,14 +209,14 @@ impl Connection<'_> {
             address,
             deadline,
         } = self;
-        let mut backend = match connect(route, message, &rest).await {
+        let mut backend = match connect(route, message).await {
             Ok(backend) => backend,
             Err(refusal) => return Err((client, refusal)),
         };
-        let mut login = Login::new();
+        let mut login = Login::new(rest);
         let ended = timeout_at(deadline, login.run(&mut client, &mut backend)).await;
         let meter = &lease.session().meter;
-        meter.add_to_backend(message.raw().len() + rest.len() + login.to_backend_bytes);
+        meter.add_to_backend(message.raw().len() + login.to_backend_bytes);
         meter.add_to_client(login.to_client_bytes);
         let session = lease.session().id;
         match ended {
@@ -211,7 +229,7 @@ impl Connection<'_> {
                     let directory = route.socket_directory.clone();
                     lease.learn_key(door.cancels.register(process_id, key, directory));
                 }
-                hand_over(door, client, backend, lease);
+                hand_over(door, client, backend, login.held.freeze(), lease);
                 Ok(())
             }
             Ok(Ok(LoginEnd::Refused(sqlstate, text))) => {
@@ -240,15 +258,10 @@ impl Connection<'_> {
 const RELAXED: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Relaxed;
 
 /// Connects to the tenant's server and sends it the startup packet, byte for byte.
-async fn connect(
-    route: &Route,
-    message: &StartupMessage,
-    rest: &[u8],
-) -> Result<UnixStream, Refusal> {
+async fn connect(route: &Route, message: &StartupMessage) -> Result<UnixStream, Refusal> {
     let connected = async {
         let mut backend = backend::connect(&route.socket_directory).await?;
         backend.write_all(message.raw()).await?;
-        backend.write_all(rest).await?;
         std::io::Result::Ok(backend)
     };
     connected.await.map_err(|error| {
@@ -257,7 +270,13 @@ async fn connect(
     })
 }
 
-fn hand_over(door: &FrontDoor, client: TcpStream, backend: UnixStream, lease: SessionLease) {
+fn hand_over(
+    door: &FrontDoor,
+    client: TcpStream,
+    backend: UnixStream,
+    pending_to_backend: Bytes,
+    lease: SessionLease,
+) {
     let session = Arc::clone(lease.session());
     let sockets = client
         .into_std()
@@ -282,7 +301,7 @@ fn hand_over(door: &FrontDoor, client: TcpStream, backend: UnixStream, lease: Se
     let handover = Handover {
         client,
         backend,
-        pending_to_backend: Bytes::new(),
+        pending_to_backend,
         pending_to_client: Bytes::new(),
         meter: Arc::clone(&session.meter),
         lease: lease.hand_over(Arc::clone(&door.data_path)),

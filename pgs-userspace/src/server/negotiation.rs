@@ -94,7 +94,9 @@ async fn next_packet(client: &mut TcpStream, buffer: &mut BytesMut) -> std::io::
                 return Ok(Next::Packet(value));
             }
             Ok(Parsed::Incomplete { need }) => {
-                buffer.reserve(need.saturating_sub(buffer.len()));
+                // One more than is needed: what a client sends behind a request for encryption must
+                // not stay unseen in the socket.
+                buffer.reserve((need + 1).saturating_sub(buffer.len()));
             }
             Err(error) => return Ok(Next::End(not_a_packet(&error))),
         }

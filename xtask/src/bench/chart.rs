@@ -24,6 +24,7 @@ const BARS: f64 = 580.0;
 const HEAD: f64 = 96.0;
 const BAR: f64 = 13.0;
 const GAP: f64 = 16.0;
+const FOOT: f64 = 28.0;
 /// Bars longer than this many times the published port are cut off, and say so.
 const TIMES_MAX: f64 = 4.0;
 
@@ -56,7 +57,7 @@ const STYLE: &str = "\
 ";
 
 struct Group {
-    title: String,
+    title: &'static str,
     figure: Figure,
     metric: Metric,
 }
@@ -78,35 +79,27 @@ pub(super) fn render(results: &Results) -> Option<String> {
         .fold(1.5_f64, f64::max)
         .min(TIMES_MAX);
     let rows: usize = groups.iter().map(|(bars, _)| bars.len()).sum();
-    let height = HEAD + units(rows) * BAR + units(groups.len()) * GAP + 28.0;
-    let scale = BARS / times;
-    let mut svg = String::new();
-    begin(&mut svg, height, &results.machine.line());
-    grid(&mut svg, height, times, scale);
+    let height = HEAD + units(rows) * BAR + units(groups.len()) * GAP + FOOT;
+    let mut svg = Svg::new(height, times);
+    svg.head(&results.machine.line());
+    svg.grid();
     let mut top = HEAD;
     for (bars, group) in &groups {
         let middle = top + units(bars.len()) * BAR / 2.0 + 4.0;
-        let end = LABELS - 12.0;
-        put(
-            &mut svg,
-            &format!(
-                r#"<text x="{end}" y="{middle:.1}" text-anchor="end">{}</text>"#,
-                escaped(&group.title)
-            ),
-        );
+        let anchor = Anchor::End;
+        svg.text("", anchor, (LABELS - 12.0, middle), group.title);
         for (subject, spread) in bars {
-            bar(&mut svg, top, *subject, *spread, times, scale);
+            svg.bar(top, *subject, *spread);
             top += BAR;
         }
         top += GAP;
     }
-    put(&mut svg, "</svg>");
-    Some(svg)
+    Some(svg.end())
 }
 
 fn groups() -> Vec<Group> {
-    let group = |title: &str, figure, metric| Group {
-        title: title.to_owned(),
+    let group = |title, figure, metric| Group {
+        title,
         figure,
         metric,
     };
@@ -174,101 +167,118 @@ fn reciprocal(spread: Spread) -> Spread {
     }
 }
 
-fn begin(svg: &mut String, height: f64, machine: &str) {
-    put(
-        svg,
-        &format!(
-            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0}" width="{WIDTH}" height="{height:.0}" role="img">"#
-        ),
-    );
-    put(
-        svg,
-        "<title>pgs, HAProxy and PgBouncer against the published port</title>",
-    );
-    put(svg, &format!("<style>\n{STYLE}</style>"));
-    put(
-        svg,
-        r#"<rect class="back" width="100%" height="100%" rx="6"/>"#,
-    );
-    put(
-        svg,
-        r#"<text class="title" x="20" y="28">Times better than the container's published port</text>"#,
-    );
-    put(
-        svg,
-        &format!(
-            r#"<text class="quiet" x="20" y="47">{}; longer is better; thin lines: all rounds</text>"#,
-            escaped(machine)
-        ),
-    );
-    let mut left = 20.0;
-    for subject in SUBJECTS {
-        let (class, title) = (subject.name(), subject.title());
-        put(
-            svg,
-            &format!(
-                r#"<rect class="{class}" x="{left}" y="60" width="12" height="12"/><text x="{}" y="70">{title}</text>"#,
-                left + 17.0
-            ),
-        );
-        left += 105.0;
-    }
+/// Where a text stands relative to its point.
+#[derive(Clone, Copy)]
+enum Anchor {
+    Start,
+    Middle,
+    End,
 }
 
-fn grid(svg: &mut String, height: f64, times: f64, scale: f64) {
-    let bottom = height - 26.0;
-    let mut at = 0.0;
-    while at <= times {
-        let x = LABELS + at * scale;
-        let class = if at == 1.0 { "one" } else { "grid" };
-        put(
-            svg,
-            &format!(
-                r#"<line class="{class}" x1="{x:.1}" x2="{x:.1}" y1="{}" y2="{bottom:.1}"/>"#,
-                HEAD - 8.0
-            ),
-        );
-        put(
-            svg,
-            &format!(
-                r#"<text class="quiet" x="{x:.1}" y="{:.1}" text-anchor="middle">{at}×</text>"#,
-                height - 10.0
-            ),
-        );
-        at += 0.5;
-    }
+/// The document as far as it is written.
+struct Svg {
+    text: String,
+    height: f64,
+    /// How many times the published port the axis goes to.
+    times: f64,
 }
 
-fn bar(svg: &mut String, top: f64, subject: Subject, spread: Spread, times: f64, scale: f64) {
-    let length = |value: f64| value.min(times) * scale;
-    let class = subject.name();
-    put(
-        svg,
-        &format!(
-            r#"<rect class="{class}" x="{LABELS}" y="{top:.1}" width="{:.1}" height="{:.1}"/>"#,
-            length(spread.median),
-            BAR - 2.0
-        ),
-    );
-    let middle = top + (BAR - 2.0) / 2.0;
-    put(
-        svg,
-        &format!(
-            r#"<line class="whisker" x1="{:.1}" x2="{:.1}" y1="{middle:.1}" y2="{middle:.1}"/>"#,
-            LABELS + length(spread.min),
-            LABELS + length(spread.max)
-        ),
-    );
-    let cut_off = if spread.median > times { " →" } else { "" };
-    put(
-        svg,
-        &format!(
-            r#"<text x="{:.1}" y="{:.1}">{:.2}{cut_off}</text>"#,
-            LABELS + length(spread.max) + 6.0,
-            middle + 4.0,
-            spread.median
-        ),
-    );
+impl Svg {
+    fn new(height: f64, times: f64) -> Self {
+        let namespace = "http://www.w3.org/2000/svg";
+        let size = format!(r#"width="{WIDTH}" height="{height:.0}""#);
+        let view = format!(r#"viewBox="0 0 {WIDTH} {height:.0}""#);
+        let mut svg = Self {
+            text: String::new(),
+            height,
+            times,
+        };
+        svg.put(&format!(
+            r#"<svg xmlns="{namespace}" {view} {size} role="img">"#
+        ));
+        svg
+    }
+
+    fn head(&mut self, machine: &str) {
+        let title = "Times better than the container's published port";
+        self.put(&format!("<title>{title}</title>\n<style>\n{STYLE}</style>"));
+        self.put(r#"<rect class="back" width="100%" height="100%" rx="6"/>"#);
+        self.text("title", Anchor::Start, (20.0, 28.0), title);
+        let about = format!("{machine}; longer is better; thin lines: all rounds");
+        self.text("quiet", Anchor::Start, (20.0, 47.0), &about);
+        let mut left = 20.0;
+        for subject in SUBJECTS {
+            self.rectangle(subject.name(), (left, 60.0), (12.0, 12.0));
+            self.text("", Anchor::Start, (left + 17.0, 70.0), subject.title());
+            left += 105.0;
+        }
+    }
+
+    fn grid(&mut self) {
+        let mut at = 0.0;
+        while at <= self.times {
+            let x = self.x(at);
+            let class = if at == 1.0 { "one" } else { "grid" };
+            self.line(class, (x, HEAD - 8.0), (x, self.height - FOOT + 2.0));
+            let point = (x, self.height - 10.0);
+            self.text("quiet", Anchor::Middle, point, &format!("{at}×"));
+            at += 0.5;
+        }
+    }
+
+    fn bar(&mut self, top: f64, subject: Subject, spread: Spread) {
+        let (thick, end) = (BAR - 2.0, self.x(spread.median));
+        self.rectangle(subject.name(), (LABELS, top), (end - LABELS, thick));
+        let middle = top + thick / 2.0;
+        let (from, to) = (self.x(spread.min), self.x(spread.max));
+        self.line("whisker", (from, middle), (to, middle));
+        let cut_off = if spread.median > self.times {
+            " →"
+        } else {
+            ""
+        };
+        let value = format!("{:.2}{cut_off}", spread.median);
+        self.text("", Anchor::Start, (to + 6.0, middle + 4.0), &value);
+    }
+
+    /// Where so many times the published port is; at most the end of the axis.
+    fn x(&self, times: f64) -> f64 {
+        LABELS + times.min(self.times) * BARS / self.times
+    }
+
+    fn text(&mut self, class: &str, anchor: Anchor, (x, y): (f64, f64), text: &str) {
+        let anchor = match anchor {
+            Anchor::Start => "start",
+            Anchor::Middle => "middle",
+            Anchor::End => "end",
+        };
+        let text = escaped(text);
+        let place = format!(r#"x="{x:.1}" y="{y:.1}" text-anchor="{anchor}""#);
+        self.put(&format!(r#"<text class="{class}" {place}>{text}</text>"#));
+    }
+
+    fn rectangle(&mut self, class: &str, (x, y): (f64, f64), (width, height): (f64, f64)) {
+        let size = format!(r#"width="{width:.1}" height="{height:.1}""#);
+        self.put(&format!(
+            r#"<rect class="{class}" x="{x:.1}" y="{y:.1}" {size}/>"#
+        ));
+    }
+
+    fn line(&mut self, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
+        let from = format!(r#"x1="{x1:.1}" y1="{y1:.1}""#);
+        let to = format!(r#"x2="{x2:.1}" y2="{y2:.1}""#);
+        self.put(&format!(r#"<line class="{class}" {from} {to}/>"#));
+    }
+
+    fn put(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    fn end(mut self) -> String {
+        self.put("</svg>");
+        self.text
+    }
 }
 
 /// A count as a coordinate: exact, since there are a few dozen bars.
@@ -280,11 +290,6 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
-}
-
-fn put(svg: &mut String, line: &str) {
-    svg.push_str(line);
-    svg.push('\n');
 }
 
 #[cfg(test)]
@@ -303,7 +308,7 @@ mod tests {
             of(2, Subject::PgsAuto, 1.0),
         ];
         let group = Group {
-            title: String::new(),
+            title: "",
             figure: Figure::CopyOut,
             metric,
         };
@@ -322,12 +327,10 @@ mod tests {
 
     #[test]
     fn a_bar_that_is_too_long_says_so() {
-        let mut svg = String::new();
-        let spread = Spread::of(&[9.0]).unwrap();
-        bar(&mut svg, 0.0, Subject::Pgbouncer, spread, 4.0, 100.0);
-        assert!(
-            svg.contains("width=\"400.0\"") && svg.contains("9.00 →"),
-            "{svg}"
-        );
+        let mut svg = Svg::new(100.0, 4.0);
+        svg.bar(0.0, Subject::Pgbouncer, Spread::of(&[9.0]).unwrap());
+        let text = svg.end();
+        assert!(text.contains(&format!("width=\"{BARS:.1}\"")), "{text}");
+        assert!(text.contains("9.00 →"), "{text}");
     }
 }

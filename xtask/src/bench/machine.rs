@@ -21,7 +21,7 @@ pub(super) struct Machine {
     /// Of one minute, before the run: above a few hundredths the machine was not idle.
     load_before: f64,
     pub(super) versions: BTreeMap<&'static str, String>,
-    /// Whether packets to the published port are rewritten by the kernel, or copied by docker-proxy.
+    /// Whether the kernel rewrites packets to the published port, or docker-proxy copies them.
     published_port: &'static str,
     server_settings: BTreeMap<&'static str, &'static str>,
     scram_iterations: u32,

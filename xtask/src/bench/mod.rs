@@ -93,7 +93,7 @@ fn build() -> Result<Binaries> {
         .args(["--bin", "pgs", "--example", "fill_registry"])
         .current_dir(workspace::root());
     process::followed(&step, &mut cargo)?;
-    let release = workspace::root().join("target/release");
+    let release = workspace::target().join("release");
     step.done("built");
     Ok(Binaries {
         pgs: release.join("pgs"),

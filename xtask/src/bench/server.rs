@@ -33,8 +33,8 @@ pub(super) const SERVER_SETTINGS: [(&str, &str); 8] = [
     ("max_wal_size", "8GB"),
 ];
 
-/// Of the password's hash. With PostgreSQL's default of 4096, nine tenths of what a connection costs
-/// would be the client's own hashing, and no difference between subjects would show.
+/// Of the password's hash. With PostgreSQL's default of 4096, most of what a connection costs would
+/// be the client's own hashing, and no difference between subjects would show.
 pub(super) const SCRAM_ITERATIONS: u32 = 1;
 
 /// What COPY IN sends goes here and is not kept.

@@ -27,12 +27,15 @@ pub(in crate::datapath) struct Enrolment {
     forwarded: u64,
 }
 
-/// Why a session could not be enrolled; nothing is left in any map.
-#[derive(Debug)]
+/// Why a session could not be enrolled.
+#[derive(Debug, thiserror::Error)]
 pub(in crate::datapath) enum Refused {
-    /// Bytes arrived in the middle of it: relay them, then try again.
+    /// The backend spoke in the middle of it, which it does unasked only when its administrator
+    /// does something to it.
+    #[error("the backend spoke while the session was being enrolled")]
     Contended,
     /// The kernel said no.
+    #[error("{0}")]
     Failed(String),
 }
 
@@ -122,6 +125,11 @@ impl KernelAccess {
         drop(self.targets.remove(&enrolment.client_cookie));
     }
 
+    /// An AF_UNIX source may leave the map only when its peer sends nothing: the kernel drops a
+    /// buffer whose verdict is under way just then (`sk_psock_verdict_recv` of `net/core/skmsg.c`
+    /// finds no program, and without one the verdict is to drop). So this is for a backend that has
+    /// closed, or has been idle since its first ReadyForQuery.
+    ///
     /// No verdict runs for the flow any more; its sockets stay targets until they are closed, so
     /// that what the verdict let pass can still be read.
     fn withdraw(&mut self, enrolment: &Enrolment) -> u64 {

@@ -1,0 +1,141 @@
+//! Who gets in, and what the others are told.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use anyhow::ensure;
+use pgs_tests::login::PROTOCOL_3_0;
+use pgs_tests::login::startup_packet;
+use pgs_tests::stage::Stage;
+use pgs_tests::tenant::Login;
+use pgs_tests::wire::Message;
+
+use crate::Named;
+
+pub(crate) const SCENARIOS: &[Named] = &[
+    ("a_wrong_password_fails", a_wrong_password_fails),
+    (
+        "the_internal_superuser_stays_inside",
+        the_internal_superuser_stays_inside,
+    ),
+    (
+        "unknown_and_disabled_get_the_same_bytes",
+        unknown_and_disabled_get_the_same_bytes,
+    ),
+    (
+        "disable_ends_sessions_and_enable_lets_in",
+        disable_ends_sessions_and_enable_lets_in,
+    ),
+];
+
+/// How soon `pgs disable` ends the sessions.
+const PROMPT: Duration = Duration::from_secs(1);
+
+fn a_wrong_password_fails(stage: &Stage) -> anyhow::Result<()> {
+    let alpha = stage.alpha()?;
+    for password in ["", "wrong", &stage.beta()?.password] {
+        let mut wire = stage.connect()?;
+        wire.send(&startup_packet(PROTOCOL_3_0, &[("user", &alpha.user)]))?;
+        let greeting = wire.authenticate(password)?;
+        ensure!(
+            greeting.refused().as_deref() == Some("28P01"),
+            "{password:?}: {greeting:?}"
+        );
+        ensure!(
+            wire.receive_to_end()?.is_empty(),
+            "something follows the refusal"
+        );
+    }
+    Ok(())
+}
+
+/// Whatever the name of the internal superuser is: `postgres` must not get in either.
+fn the_internal_superuser_stays_inside(stage: &Stage) -> anyhow::Result<()> {
+    let alpha = stage.alpha()?;
+    let superusers = "select string_agg(rolname, ',') from pg_roles where rolsuper and rolcanlogin";
+    let superusers = stage.log_in(alpha)?.query_value(superusers)?;
+    ensure!(
+        !superusers.split(',').any(|role| role == alpha.user),
+        "alpha is a superuser"
+    );
+    for role in superusers.split(',').chain(["postgres", "pgs"]) {
+        for password in ["", &alpha.password] {
+            let mut wire = stage.connect()?;
+            let parameters = [("user", role), ("database", &alpha.database[..])];
+            wire.send(&startup_packet(PROTOCOL_3_0, &parameters))?;
+            let refused = wire.authenticate(password)?.refused();
+            ensure!(
+                refused.is_some_and(|state| state.starts_with("28")),
+                "{role} gets in"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn refusal(stage: &Stage, name: &str) -> anyhow::Result<Vec<u8>> {
+    let mut wire = stage.connect()?;
+    wire.send(&startup_packet(
+        PROTOCOL_3_0,
+        &[("user", name), ("database", name)],
+    ))?;
+    wire.receive_to_end()
+}
+
+fn unknown_and_disabled_get_the_same_bytes(stage: &Stage) -> anyhow::Result<()> {
+    let (disabled, unknown) = ("closed", "absent");
+    let tenant = stage.installation()?.create_tenant_with(disabled, &[])?;
+    // The names are of one length, so the lengths within the messages are equal too.
+    let of_disabled = refusal(stage, tenant.id())?.escape_ascii().to_string();
+    let of_unknown = refusal(stage, unknown)?.escape_ascii().to_string();
+    ensure!(
+        of_disabled.replace(disabled, unknown) == of_unknown,
+        "{of_disabled:?} {of_unknown:?}"
+    );
+    ensure!(
+        of_unknown.contains(r"\x00VFATAL\x00C28000\x00M"),
+        "{of_unknown:?}"
+    );
+    ensure!(of_unknown.contains(r"\x00H"), "no hint: {of_unknown:?}");
+    Ok(())
+}
+
+fn disable_ends_sessions_and_enable_lets_in(stage: &Stage) -> anyhow::Result<()> {
+    let router = stage.router()?;
+    let tenant = stage.installation()?.create_tenant_with("onoff", &[])?;
+    let login: &Login = tenant.login();
+    ensure!(
+        stage.log_in(login).is_err(),
+        "a new tenant lets in before it is enabled"
+    );
+    for _ in 0..2 {
+        router.pgs(&["enable", tenant.id()])?;
+        let mut idle = stage.log_in(login).context("right after `pgs enable`")?;
+        let mut busy = stage.log_in(login)?;
+        busy.send_query("select pg_sleep(60)")?;
+        std::thread::sleep(Duration::from_millis(200));
+        let mut bystander = stage.log_in(stage.alpha()?)?;
+        router.pgs(&["disable", tenant.id()])?;
+        let disabled = Instant::now();
+        for (name, wire) in [("idle", &mut idle), ("busy", &mut busy)] {
+            let told = std::iter::from_fn(|| wire.message_or_end().transpose());
+            let told = told
+                .collect::<Result<Vec<_>, _>>()
+                .with_context(|| name.to_owned())?;
+            let state = told.last().and_then(Message::sqlstate);
+            ensure!(state.as_deref() == Some("57P01"), "{name}: {told:?}");
+        }
+        ensure!(
+            disabled.elapsed() < PROMPT,
+            "after {:?}",
+            disabled.elapsed()
+        );
+        ensure!(stage.log_in(login).is_err(), "lets in after `pgs disable`");
+        ensure!(
+            bystander.query_value("select 1")? == "1",
+            "another tenant was hit"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! A state directory of its own with a router on it, and whether this machine can have one.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::leftovers;
+use crate::process;
+use crate::router::DataPath;
+use crate::router::Router;
+use crate::skip::Skip;
+use crate::tenant::Tenant;
+
+const PROBE_LIMIT: Duration = Duration::from_secs(60);
+
+/// One installation of pgs: what it keeps, and its router. All of it goes when it is dropped.
+#[derive(Debug)]
+pub struct Installation {
+    /// Ends first: fields are dropped in the order of their declaration.
+    router: Router,
+    path: DataPath,
+    directory: TempDir,
+}
+
+impl Installation {
+    /// Makes one, if this machine can.
+    pub fn start(path: DataPath) -> anyhow::Result<Self> {
+        require_root()?;
+        require_docker()?;
+        leftovers::remove()?;
+        let prefix = leftovers::prefix();
+        let directory = tempfile::Builder::new()
+            .prefix(&prefix)
+            .tempdir_in(leftovers::PARENT)?;
+        let (state, run) = (directory.path().join("state"), directory.path().join("run"));
+        if path == DataPath::Kernel {
+            require_kernel_path(&state, &directory.path().join("probe"))?;
+        }
+        let router = Router::start(&state, &run, path)?;
+        Ok(Self {
+            router,
+            path,
+            directory,
+        })
+    }
+
+    /// The router.
+    pub fn router(&self) -> &Router {
+        &self.router
+    }
+
+    /// What the router was told to use.
+    pub fn path(&self) -> DataPath {
+        self.path
+    }
+
+    /// Another router on the same tenants, with a run directory and a port of its own.
+    pub fn second_router(&self, name: &str) -> anyhow::Result<Router> {
+        let directory = self.directory.path();
+        Router::start(&directory.join("state"), &directory.join(name), self.path)
+    }
+
+    /// Where files of a test can be put.
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A new tenant with access on.
+    pub fn create_tenant(&self, id: &str) -> anyhow::Result<Tenant<'_>> {
+        Tenant::create(self, id, &["--enable"])
+    }
+
+    /// A new tenant, made with these arguments of `pgs create`.
+    pub fn create_tenant_with(&self, id: &str, arguments: &[&str]) -> anyhow::Result<Tenant<'_>> {
+        Tenant::create(self, id, arguments)
+    }
+
+    /// The Unix socket on which a tenant's server itself listens.
+    pub fn socket_of(&self, tenant: &str) -> PathBuf {
+        self.directory
+            .path()
+            .join("state/sockets")
+            .join(tenant)
+            .join(".s.PGSQL.5432")
+    }
+}
+
+/// The image that tenants are made from: `PGS_IMAGE`, or pgs's own choice.
+pub fn image() -> Option<String> {
+    std::env::var("PGS_IMAGE")
+        .ok()
+        .filter(|image| !image.is_empty())
+}
+
+fn require_root() -> anyhow::Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Skip::because("not root: containers, socket directories and eBPF need it")
+}
+
+fn require_docker() -> anyhow::Result<()> {
+    let mut version = Command::new("docker");
+    version.args(["version", "--format", "{{.Server.Version}}"]);
+    match process::run(&mut version, PROBE_LIMIT) {
+        Ok(finished) if finished.status.success() => require_image(),
+        Ok(finished) => {
+            let stderr = finished.stderr.trim();
+            Skip::because(format!("no Docker daemon answers: {stderr}"))
+        }
+        Err(error) => Skip::because(format!("no Docker client: {error:#}")),
+    }
+}
+
+fn require_image() -> anyhow::Result<()> {
+    // Without a name pgs takes its default, and says itself what is wrong with it.
+    let Some(image) = image() else { return Ok(()) };
+    let mut inspect = Command::new("docker");
+    inspect.args(["image", "inspect", "--format", "{{.Id}}", &image]);
+    if process::run(&mut inspect, PROBE_LIMIT)?.status.success() {
+        return Ok(());
+    }
+    Skip::because(format!(
+        "the image `{image}` of PGS_IMAGE is not here: `cargo xtask image`"
+    ))
+}
+
+/// Left to choose, a router takes the kernel path wherever its canaries pass, and says why not.
+fn require_kernel_path(state: &Path, run: &Path) -> anyhow::Result<()> {
+    let probe = Router::start_with(state, run, &["--path", "auto"])?;
+    let status = probe.status()?;
+    match status["path"].as_str() {
+        Some("kernel") => Ok(()),
+        _ => {
+            let reason = status["path_reason"].as_str().unwrap_or("no reason given");
+            Skip::because(format!("the kernel path is not available here: {reason}"))
+        }
+    }
+}

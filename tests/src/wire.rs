@@ -1,0 +1,336 @@
+//! A client that sees every message and every byte.
+
+use std::fmt;
+use std::io;
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+use std::net::Shutdown;
+use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use anyhow::bail;
+use anyhow::ensure;
+use socket2::SockRef;
+
+/// For one read or write; a server that is silent for longer has hung.
+const IO_LIMIT: Duration = Duration::from_secs(60);
+
+/// A gigabyte is PostgreSQL's own bound on a message.
+const MESSAGE_BYTES_MAX: u32 = 1 << 30;
+
+/// One message from the server.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The kind byte.
+    pub kind: u8,
+    /// What follows the length word.
+    pub body: Vec<u8>,
+}
+
+/// Bytes of a body that are shown in a failure.
+const SHOWN_BYTES: usize = 300;
+
+impl fmt::Debug for Message {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, body } = self;
+        let shown = body[..body.len().min(SHOWN_BYTES)].escape_ascii();
+        write!(
+            formatter,
+            "{:?}({} bytes: {shown})",
+            char::from(*kind),
+            body.len()
+        )
+    }
+}
+
+impl Message {
+    /// A field of an ErrorResponse or NoticeResponse, such as `C` for SQLSTATE.
+    pub fn field(&self, code: u8) -> Option<String> {
+        let mut fields = self.body.split(|byte| *byte == 0);
+        let value = fields.find(|field| field.first() == Some(&code))?;
+        Some(String::from_utf8_lossy(&value[1..]).into_owned())
+    }
+
+    /// The SQLSTATE, if this is an ErrorResponse.
+    pub fn sqlstate(&self) -> Option<String> {
+        if self.kind == b'E' {
+            self.field(b'C')
+        } else {
+            None
+        }
+    }
+
+    /// The columns, if this is a DataRow; a NULL is empty.
+    pub fn columns(&self) -> anyhow::Result<Vec<&[u8]>> {
+        ensure!(
+            self.kind == b'D',
+            "not a DataRow: {:?}",
+            char::from(self.kind)
+        );
+        let (count, mut rest) = self.body.split_first_chunk().context("no column count")?;
+        let mut columns = Vec::new();
+        for _ in 0..u16::from_be_bytes(*count) {
+            let (length, tail) = rest.split_first_chunk().context("no column length")?;
+            let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+            let (column, tail) = tail.split_at_checked(length).context("column too short")?;
+            columns.push(column);
+            rest = tail;
+        }
+        Ok(columns)
+    }
+}
+
+/// A message as it goes over the wire.
+pub fn packed(kind: u8, body: &[u8]) -> Vec<u8> {
+    // A test's messages are far below 4 GiB.
+    let length = (body.len() + 4) as u32;
+    [&[kind][..], &length.to_be_bytes(), body].concat()
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Read for Socket {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buf),
+            Self::Unix(stream) => stream.read(buf),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(buf),
+            Self::Unix(stream) => stream.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A connection on which nothing happens by itself.
+#[derive(Debug)]
+pub struct Wire {
+    stream: BufReader<Socket>,
+}
+
+impl Wire {
+    /// Through the port.
+    pub fn connect_tcp(address: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).with_context(|| format!("connect {address}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(IO_LIMIT))?;
+        Self::new(Socket::Tcp(stream))
+    }
+
+    /// To the tenant's server itself.
+    pub fn connect_unix(path: &Path) -> anyhow::Result<Self> {
+        let stream =
+            UnixStream::connect(path).with_context(|| format!("connect {}", path.display()))?;
+        stream.set_write_timeout(Some(IO_LIMIT))?;
+        Self::new(Socket::Unix(stream))
+    }
+
+    fn new(socket: Socket) -> anyhow::Result<Self> {
+        let mut wire = Self {
+            stream: BufReader::with_capacity(64 * 1024, socket),
+        };
+        wire.set_read_limit(IO_LIMIT)?;
+        Ok(wire)
+    }
+
+    /// Another handle on the same connection, for a thread that only writes.
+    pub fn try_clone(&self) -> anyhow::Result<Self> {
+        let socket = match self.stream.get_ref() {
+            Socket::Tcp(stream) => Socket::Tcp(stream.try_clone()?),
+            Socket::Unix(stream) => Socket::Unix(stream.try_clone()?),
+        };
+        Self::new(socket)
+    }
+
+    /// Makes the kernel keep at most so much of what was not received yet.
+    pub fn set_receive_buffer(&mut self, bytes: usize) -> anyhow::Result<()> {
+        match self.stream.get_ref() {
+            Socket::Tcp(stream) => SockRef::from(stream).set_recv_buffer_size(bytes)?,
+            Socket::Unix(stream) => SockRef::from(stream).set_recv_buffer_size(bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Closes with a reset, as a client that crashed or lost its network does.
+    pub fn reset(self) -> anyhow::Result<()> {
+        if let Socket::Tcp(stream) = self.stream.get_ref() {
+            SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
+        }
+        Ok(())
+    }
+
+    /// How long one write may take.
+    pub fn set_write_limit(&mut self, limit: Duration) -> anyhow::Result<()> {
+        match self.stream.get_ref() {
+            Socket::Tcp(stream) => stream.set_write_timeout(Some(limit))?,
+            Socket::Unix(stream) => stream.set_write_timeout(Some(limit))?,
+        }
+        Ok(())
+    }
+
+    /// How long one read may take.
+    pub fn set_read_limit(&mut self, limit: Duration) -> anyhow::Result<()> {
+        match self.stream.get_ref() {
+            Socket::Tcp(stream) => stream.set_read_timeout(Some(limit))?,
+            Socket::Unix(stream) => stream.set_read_timeout(Some(limit))?,
+        }
+        Ok(())
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.stream.get_mut().write_all(bytes).context("sending")
+    }
+
+    /// Sends one message.
+    pub fn send_message(&mut self, kind: u8, body: &[u8]) -> anyhow::Result<()> {
+        self.send(&packed(kind, body))
+    }
+
+    /// Sends a simple query.
+    pub fn send_query(&mut self, sql: &str) -> anyhow::Result<()> {
+        self.send_message(b'Q', &[sql.as_bytes(), b"\0"].concat())
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn shut_down_writing(&mut self) -> anyhow::Result<()> {
+        match self.stream.get_ref() {
+            Socket::Tcp(stream) => stream.shutdown(Shutdown::Write)?,
+            Socket::Unix(stream) => stream.shutdown(Shutdown::Write)?,
+        }
+        Ok(())
+    }
+
+    /// Exactly so many bytes.
+    pub fn receive(&mut self, length: usize) -> anyhow::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.stream
+            .read_exact(&mut bytes)
+            .with_context(|| format!("receiving {length} bytes"))?;
+        Ok(bytes)
+    }
+
+    /// The next byte, which stays to be received.
+    pub fn peek(&mut self) -> anyhow::Result<u8> {
+        self.stream
+            .fill_buf()?
+            .first()
+            .copied()
+            .context("the connection was closed")
+    }
+
+    /// Some bytes, at least one; none at the end of the stream.
+    pub fn receive_some(&mut self, buf: &mut [u8]) -> anyhow::Result<usize> {
+        Ok(self.stream.read(buf)?)
+    }
+
+    /// Everything up to the end of the stream. A reset is an error.
+    pub fn receive_to_end(&mut self) -> anyhow::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.stream
+            .read_to_end(&mut bytes)
+            .context("receiving to the end")?;
+        Ok(bytes)
+    }
+
+    /// Everything that comes until the stream ends or nothing came for `quiet`; and whether it
+    /// ended.
+    pub fn receive_until_quiet(&mut self, quiet: Duration) -> anyhow::Result<(Vec<u8>, bool)> {
+        self.set_read_limit(quiet)?;
+        let mut bytes = Vec::new();
+        let ended = match self.stream.read_to_end(&mut bytes) {
+            Ok(_) => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            // What PostgreSQL itself leaves unread makes its close a reset.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => true,
+            Err(error) => return Err(error).context("receiving"),
+        };
+        self.set_read_limit(IO_LIMIT)?;
+        Ok((bytes, ended))
+    }
+
+    /// The next message.
+    pub fn message(&mut self) -> anyhow::Result<Message> {
+        match self.message_or_end()? {
+            Some(message) => Ok(message),
+            None => bail!("the connection was closed"),
+        }
+    }
+
+    /// The next message; `None` where the stream ends between two.
+    pub fn message_or_end(&mut self) -> anyhow::Result<Option<Message>> {
+        if self.stream.fill_buf().context("receiving")?.is_empty() {
+            return Ok(None);
+        }
+        let mut header = [0; 5];
+        self.stream
+            .read_exact(&mut header)
+            .context("receiving a header")?;
+        let [kind, length @ ..] = header;
+        let length = u32::from_be_bytes(length);
+        let kind_shown = char::from(kind);
+        ensure!(
+            (4..=MESSAGE_BYTES_MAX).contains(&length),
+            "{kind_shown:?} of {length} bytes"
+        );
+        let body_length = u64::from(length - 4);
+        let mut body = Vec::new();
+        let received = (&mut self.stream)
+            .take(body_length)
+            .read_to_end(&mut body)?;
+        ensure!(
+            received as u64 == body_length,
+            "{kind_shown:?} ended after {received} bytes"
+        );
+        Ok(Some(Message { kind, body }))
+    }
+
+    /// The messages up to and including ReadyForQuery.
+    pub fn until_ready(&mut self) -> anyhow::Result<Vec<Message>> {
+        let mut messages = Vec::new();
+        loop {
+            let message = self
+                .message()
+                .with_context(|| format!("after {messages:?}"))?;
+            let ready = message.kind == b'Z';
+            messages.push(message);
+            if ready {
+                return Ok(messages);
+            }
+        }
+    }
+
+    /// A simple query, and all that it is answered.
+    pub fn query(&mut self, sql: &str) -> anyhow::Result<Vec<Message>> {
+        self.send_query(sql)?;
+        self.until_ready()
+    }
+
+    /// A simple query with one row and one column.
+    pub fn query_value(&mut self, sql: &str) -> anyhow::Result<String> {
+        let messages = self.query(sql)?;
+        let row = messages.iter().find(|message| message.kind == b'D');
+        let row = row.with_context(|| format!("`{sql}` was answered {messages:?}"))?;
+        let value = row.columns()?.first().copied().unwrap_or_default().to_vec();
+        Ok(String::from_utf8(value)?)
+    }
+}
