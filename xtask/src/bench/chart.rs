@@ -26,7 +26,7 @@ const BAR: f64 = 13.0;
 const GAP: f64 = 16.0;
 const FOOT: f64 = 28.0;
 /// Bars longer than this many times the published port are cut off, and say so.
-const TIMES_MAX: f64 = 4.0;
+const TIMES_MAX: f64 = 3.0;
 
 const STYLE: &str = "\
   text { font: 12px system-ui, sans-serif; fill: #1f2328; }

@@ -42,9 +42,16 @@ impl Router {
         let port = free_port()?;
         let name = format!("{}-{instance}", subject.name());
         let listen = [address, "127.0.0.1"];
+        let mut user = None;
         let command = match subject {
             Subject::Haproxy => haproxy(&ground.path(&name), servers, listen, port)?,
-            Subject::Pgbouncer => pgbouncer(&ground.path(&name), servers, listen, port)?,
+            Subject::Pgbouncer => {
+                let unprivileged = unprivileged()?;
+                let directory = ground.path(&name);
+                let command = pgbouncer(&directory, &unprivileged, servers, listen, port)?;
+                user = Some(unprivileged);
+                command
+            }
             Subject::PgsRelay | Subject::PgsKernel | Subject::PgsAuto => {
                 pgs(subject, &name, ground, listen, port)
             }
@@ -53,6 +60,10 @@ impl Router {
         let log_path = ground.path(&format!("{name}.log"));
         let log = File::create(&log_path)?;
         let mut command = dying_with_us(&command);
+        // Before the wrapper runs: a change of user after it would undo what it asks the kernel.
+        if let Some(user) = user {
+            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        }
         let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -150,7 +161,8 @@ fn haproxy(directory: &Path, servers: &Servers, listen: [&str; 2], port: u16) ->
          listen postgresql\n{binds}    server container {}:5432\n",
         servers.container_address
     );
-    fs::create_dir(directory)?;
+    // There already where another of this name ran before.
+    fs::create_dir_all(directory)?;
     let file = directory.join("haproxy.cfg");
     fs::write(&file, configuration)?;
     let mut command = Command::new(found("haproxy")?);
@@ -158,11 +170,20 @@ fn haproxy(directory: &Path, servers: &Servers, listen: [&str; 2], port: u16) ->
     Ok(command)
 }
 
-fn pgbouncer(directory: &Path, servers: &Servers, listen: [&str; 2], port: u16) -> Result<Command> {
-    let users = UNPRIVILEGED
+fn unprivileged() -> Result<User> {
+    let found = UNPRIVILEGED
         .iter()
         .find_map(|name| User::from_name(name).transpose());
-    let user = users.context("there is neither a user `postgres` nor `nobody`")??;
+    Ok(found.context("there is neither a user `postgres` nor `nobody`")??)
+}
+
+fn pgbouncer(
+    directory: &Path,
+    user: &User,
+    servers: &Servers,
+    listen: [&str; 2],
+    port: u16,
+) -> Result<Command> {
     let secrets = directory.join("users.txt");
     let configuration = format!(
         "[databases]\n{TENANT} = host={} port=5432 dbname={TENANT}\n\
@@ -174,7 +195,8 @@ fn pgbouncer(directory: &Path, servers: &Servers, listen: [&str; 2], port: u16) 
         listen.join(","),
         secrets.display()
     );
-    fs::create_dir(directory)?;
+    // There already where another of this name ran before.
+    fs::create_dir_all(directory)?;
     let file = directory.join("pgbouncer.ini");
     fs::write(&file, configuration)?;
     fs::write(&secrets, format!("\"{TENANT}\" \"{}\"\n", servers.verifier))?;
@@ -183,7 +205,7 @@ fn pgbouncer(directory: &Path, servers: &Servers, listen: [&str; 2], port: u16) 
         chown(path, Some(user.uid), Some(user.gid))?;
     }
     let mut command = Command::new(found("pgbouncer")?);
-    command.args(["--user", &user.name]).arg(file);
+    command.arg(file);
     Ok(command)
 }
 
