@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod apt;
+mod bench;
 mod ci;
 mod demo;
 mod ebpf;
@@ -28,6 +29,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure pgs against the published port, HAProxy and PgBouncer, side by side
+    Bench(bench::BenchArgs),
     /// Build the eBPF object from source, or compare it with the one in the repository
     BuildEbpf(ebpf::BuildEbpfArgs),
     /// Run every check that a change must pass, then every test
@@ -46,6 +49,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
+        Task::Bench(args) => bench::run(&args),
         Task::BuildEbpf(args) => ebpf::run(&args),
         Task::Ci => ci::run(),
         Task::Demo(args) => demo::run(&args),
