@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::leftovers;
 use crate::process;
 use crate::router::DataPath;
 use crate::router::Router;
@@ -29,10 +30,11 @@ impl Installation {
     pub fn start(path: DataPath) -> anyhow::Result<Self> {
         require_root()?;
         require_docker()?;
-        // Short, because the path of a Unix socket has to fit into 107 bytes.
+        leftovers::remove()?;
+        let prefix = leftovers::prefix();
         let directory = tempfile::Builder::new()
-            .prefix("pgs-e2e-")
-            .tempdir_in("/tmp")?;
+            .prefix(&prefix)
+            .tempdir_in(leftovers::PARENT)?;
         let (state, run) = (directory.path().join("state"), directory.path().join("run"));
         if path == DataPath::Kernel {
             require_kernel_path(&state, &directory.path().join("probe"))?;

@@ -16,6 +16,7 @@
 
 pub mod driver;
 pub mod installation;
+mod leftovers;
 pub mod login;
 pub mod memory;
 pub mod pattern;
