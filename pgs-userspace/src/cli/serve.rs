@@ -7,6 +7,7 @@ use clap::ValueEnum;
 
 use crate::config::limits::DRAIN_DEADLINE_DEFAULT;
 use crate::config::limits::SESSIONS_MAX_DEFAULT;
+use crate::tls::name::CertificateName;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,7 +37,7 @@ pub struct ServeArguments {
     pub tls_required: bool,
     /// Let `<tenant>.<DOMAIN>`, as TLS clients name the host, name the tenant; may be given
     /// several times
-    #[arg(long, value_name = "DOMAIN")]
+    #[arg(long, value_name = "DOMAIN", value_parser = domain)]
     pub tls_domain: Vec<String>,
     /// Take at most so many sessions at once
     #[arg(long, value_name = "N", default_value_t = SESSIONS_MAX_DEFAULT)]
@@ -69,5 +70,13 @@ fn sessions_max(text: &str) -> Result<usize, String> {
         Ok(0) => Err("a router without sessions serves nobody".to_owned()),
         Ok(number) => Ok(number),
         Err(error) => Err(format!("{error}")),
+    }
+}
+
+/// A host name, in lower case.
+fn domain(text: &str) -> Result<String, String> {
+    match CertificateName::host(text) {
+        Ok(CertificateName::Host(host)) if !host.starts_with("*.") => Ok(host),
+        _ => Err("not a host name such as `db.example.com`".to_owned()),
     }
 }

@@ -242,7 +242,7 @@ pub const SELF_SIGNED_VALIDITY: Duration = Duration::from_secs(365 * 24 * 60 * 6
 /// When `pgs tls show` begins to warn of a certificate's end.
 pub const CERTIFICATE_EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
-/// Largest TLS record sent, its header included, in bytes. Who uses libpq asynchronously can wait
+/// Largest TLS record sent, header and content, in bytes. Who uses libpq asynchronously can wait
 /// for ever on the socket while the rest of a larger one lies in the TLS library already.
 pub const TLS_RECORD_BYTES_MAX: usize = 8 * 1024;
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::io::AsyncRead;
+use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWrite;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 
@@ -80,6 +82,17 @@ impl ClientStream for SecureStream {
         announce(door, lease.session());
         secure_relay::begin(self, backend, lease);
     }
+}
+
+/// Closing a socket with unread input resets the connection, and a reset may destroy what was just
+/// sent: the client's own end comes first, if it comes soon.
+pub(super) async fn finish(
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) -> std::io::Result<()> {
+    client.shutdown().await?;
+    let mut unread = [0; 1024];
+    while client.read(&mut unread).await? > 0 {}
+    Ok(())
 }
 
 fn announce(door: &FrontDoor, session: &Session) {

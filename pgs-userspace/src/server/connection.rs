@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::UnixStream;
@@ -16,6 +15,7 @@ use tokio::time::timeout_at;
 use super::backend;
 use super::cancel::CancelTable;
 use super::client::ClientStream;
+use super::client::finish;
 use super::counters::Counters;
 use super::encryption::Encryption;
 use super::login::Login;
@@ -185,15 +185,6 @@ async fn refuse(
     };
     // The client may be gone: there is nobody left to tell.
     timeout(CLOSE_LINGER, farewell).await.ok();
-}
-
-/// Closing a socket with unread input resets the connection, and a reset may destroy what was just
-/// sent: the client's own end comes first, if it comes soon.
-async fn finish(client: &mut impl ClientStream) -> std::io::Result<()> {
-    client.shutdown().await?;
-    let mut unread = [0; 1024];
-    while client.read(&mut unread).await? > 0 {}
-    Ok(())
 }
 
 /// A client that has sent its startup packet.

@@ -12,11 +12,14 @@ use rustls::version::TLS12;
 use rustls::version::TLS13;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::client::finish;
 use super::negotiation::TlsRequest;
 use super::rewound::Rewound;
+use crate::config::limits::CLOSE_LINGER;
 use crate::config::limits::TLS_RECORD_BYTES_MAX;
 use crate::tls::store::CertificateStore;
 
@@ -33,7 +36,6 @@ pub(super) struct Encryption {
     configuration: Arc<ServerConfig>,
     /// Whether a session in the clear is refused.
     pub(super) required: bool,
-    /// In lower case, without a dot in front.
     domains: Vec<String>,
 }
 
@@ -52,7 +54,7 @@ impl Encryption {
     pub(super) fn new(
         certificates: CertificateStore,
         required: bool,
-        domains: &[String],
+        domains: Vec<String>,
     ) -> Result<Self, rustls::Error> {
         let certificates = Arc::new(certificates);
         let resolver: Arc<dyn ResolvesServerCert> = Arc::<CertificateStore>::clone(&certificates);
@@ -65,12 +67,11 @@ impl Encryption {
         configuration.max_fragment_size = Some(TLS_RECORD_BYTES_MAX);
         configuration.session_storage = Arc::new(NoServerSessionStorage {});
         configuration.send_tls13_tickets = 0;
-        let lower = |domain: &String| domain.trim_matches('.').to_ascii_lowercase();
         Ok(Self {
             certificates,
             configuration: Arc::new(configuration),
             required,
-            domains: domains.iter().map(lower).collect(),
+            domains,
         })
     }
 
@@ -88,7 +89,15 @@ impl Encryption {
         front: BytesMut,
     ) -> Result<SecureStream, HandshakeError> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.configuration));
-        let mut stream = acceptor.accept(Rewound::new(front, client)).await?;
+        let handshake = acceptor.accept(Rewound::new(front, client));
+        let mut stream = match handshake.into_fallible().await {
+            Ok(stream) => stream,
+            Err((error, mut stream)) => {
+                // The client is to get the alert that tells it why.
+                timeout(CLOSE_LINGER, finish(&mut stream)).await.ok();
+                return Err(error.into());
+            }
+        };
         let agreed = stream.get_ref().1.alpn_protocol();
         // A client that offers ALPN, but not this protocol, is told so in the handshake.
         if request == TlsRequest::Direct && agreed != Some(ALPN) {
@@ -108,27 +117,5 @@ impl Encryption {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_one_label_before_a_known_domain_is_a_tenant() {
-        let root = tempfile::tempdir().unwrap();
-        let store = CertificateStore::open(root.path().to_owned());
-        let domains = [".DB.example.com".to_owned(), "local".to_owned()];
-        let encryption = Encryption::new(store, false, &domains).unwrap();
-        let label = |name| encryption.tenant_label(name);
-        assert_eq!(label("acme.db.example.com"), Some("acme"));
-        assert_eq!(label("acme.DB.example.com"), Some("acme"));
-        assert_eq!(label("acme.local"), Some("acme"));
-        for name in [
-            "db.example.com",
-            "a.b.db.example.com",
-            "acme.example.com",
-            "local",
-            "",
-        ] {
-            assert_eq!(label(name), None, "{name}");
-        }
-    }
-}
+#[path = "encryption_tests.rs"]
+mod tests;

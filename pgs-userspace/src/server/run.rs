@@ -213,7 +213,7 @@ fn encryption(settings: &Settings) -> Result<Encryption, ServeError> {
     if settings.tls_required && certificates.is_empty() {
         return Err(ServeError::NoCertificate(directory));
     }
-    let (required, domains) = (settings.tls_required, &settings.tls_domains);
+    let (required, domains) = (settings.tls_required, settings.tls_domains.clone());
     Ok(Encryption::new(certificates, required, domains)?)
 }
 
