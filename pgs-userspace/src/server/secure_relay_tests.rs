@@ -22,6 +22,13 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
+    fixture_with(|client| client)
+}
+
+fn fixture_with<C>(wrap: impl FnOnce(DuplexStream) -> C) -> Fixture
+where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let sessions = Arc::new(Sessions::new(1, 1));
     let identity = Identity {
         tenant: TenantId::parse("acme").unwrap(),
@@ -32,7 +39,7 @@ fn fixture() -> Fixture {
     let lease = sessions.begin(identity).unwrap();
     let (client, client_end) = duplex(CONNECTION_BYTES);
     let (backend, backend_end) = UnixStream::pair().unwrap();
-    begin(client_end, backend_end, lease);
+    begin(wrap(client_end), backend_end, lease);
     Fixture {
         sessions,
         client,
@@ -89,6 +96,19 @@ async fn every_byte_arrives_both_ways_at_once() {
 
 trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+/// A TLS stream takes more than it can send, as this one does.
+#[tokio::test]
+async fn what_the_client_has_taken_is_sent_to_its_last_byte() {
+    let mut fixture = fixture_with(tokio::io::BufWriter::new);
+    let sent = pattern(CONNECTION_BYTES * 7 + 1);
+    fixture.backend.write_all(&sent).await.unwrap();
+    let mut received = vec![0; sent.len()];
+    let received_all = fixture.client.read_exact(&mut received);
+    let limit = Duration::from_secs(5);
+    timeout(limit, received_all).await.unwrap().unwrap();
+    assert_eq!(received, sent);
+}
 
 #[tokio::test]
 async fn a_client_that_has_ended_still_gets_its_answer() {
