@@ -7,6 +7,7 @@
 //! | [`container`] | a container, volume and socket directory per tenant | connections |
 //! | [`datapath`] | moves a session's bytes, in the kernel or by relay | tenants, the protocol |
 //! | [`server`] | from accept to handover: startup, routing, access, cancel, drain | containers |
+//! | [`tls`] | certificates: their files, and which one a client is shown | tenants, sockets |
 //! | [`admin`] | what the commands and a running `pgs serve` say to each other | |
 //! | [`cli`], [`command`] | the verbs: their arguments, and what they do | |
 //! | [`config`] | every bound and every path, in one place | |
@@ -22,3 +23,4 @@ pub mod output;
 pub mod protocol;
 pub mod server;
 pub mod tenant;
+pub mod tls;

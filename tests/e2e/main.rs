@@ -5,6 +5,7 @@
 //!
 //! - `PGS_BIN`: the binary under test; else `target/debug/pgs`.
 //! - `PGS_IMAGE`: the image for tenants; else pgs's own choice.
+//! - `PGS_TEST_PYTHON`: an interpreter with psycopg; else one is made under `target`.
 //! - `PGS_TEST_SKIPPED`: a file that gets one line for each skipped test, name and reason.
 //! - `PGS_TEST_FORBID_SKIP`: if set, a test that would be skipped fails.
 
@@ -24,6 +25,7 @@ mod replication;
 mod routing;
 mod runner;
 mod slow_client;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -46,6 +48,7 @@ const MODULES: &[(&str, &[Named])] = &[
     ("bulk", bulk::SCENARIOS),
     ("slow_client", slow_client::SCENARIOS),
     ("replication", replication::SCENARIOS),
+    ("tls", tls::SCENARIOS),
     ("crowd", crowd::SCENARIOS),
     ("lifecycle", lifecycle::SCENARIOS),
     ("drain", drain::SCENARIOS),

@@ -8,6 +8,7 @@
 //! | [`tenant`] | one tenant, from `pgs create` to `pgs remove` |
 //! | [`tenants`] | what the tests of the verbs need: an installation for each test |
 //! | [`wire`], [`login`] | a client that sees every message and every byte |
+//! | [`trust`] | certificates for a router, and clients that trust them or do not care |
 //! | [`driver`] | the `tokio-postgres` driver, connected through the port |
 //! | [`pattern`] | bytes that show when some are missing, doubled or out of order |
 //! | [`process`] | a subprocess with a time limit |
@@ -23,7 +24,9 @@ pub mod pattern;
 pub mod process;
 pub mod router;
 pub mod skip;
+mod socket;
 pub mod stage;
 pub mod tenant;
 pub mod tenants;
+pub mod trust;
 pub mod wire;

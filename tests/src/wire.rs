@@ -4,9 +4,8 @@ use std::fmt;
 use std::io;
 use std::io::BufRead as _;
 use std::io::BufReader;
-use std::io::Read;
-use std::io::Write;
-use std::net::Shutdown;
+use std::io::Read as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -16,7 +15,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use anyhow::bail;
 use anyhow::ensure;
-use socket2::SockRef;
+
+use crate::socket::Socket;
 
 /// For one read or write; a server that is silent for longer has hung.
 const IO_LIMIT: Duration = Duration::from_secs(60);
@@ -93,34 +93,6 @@ pub fn packed(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[kind][..], &length.to_be_bytes(), body].concat()
 }
 
-#[derive(Debug)]
-enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Read for Socket {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(buf),
-            Self::Unix(stream) => stream.read(buf),
-        }
-    }
-}
-
-impl Write for Socket {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write(buf),
-            Self::Unix(stream) => stream.write(buf),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// A connection on which nothing happens by itself.
 #[derive(Debug)]
 pub struct Wire {
@@ -144,6 +116,35 @@ impl Wire {
         Self::new(Socket::Unix(stream))
     }
 
+    /// Goes on over TLS. Nothing may have been received that was not read.
+    pub fn secure(self, session: rustls::ClientConnection) -> anyhow::Result<Self> {
+        ensure!(
+            self.stream.buffer().is_empty(),
+            "{:?}",
+            self.stream.buffer()
+        );
+        Self::new(self.stream.into_inner().secure(session)?)
+    }
+
+    /// Passes over an answer of one byte, and gives what came behind it to the handshake.
+    pub fn secure_behind_answer(
+        mut self,
+        mut session: rustls::ClientConnection,
+    ) -> anyhow::Result<Self> {
+        self.receive(1)?;
+        let mut behind = self.stream.buffer();
+        while !behind.is_empty() {
+            session.read_tls(&mut behind)?;
+            session.process_new_packets()?;
+        }
+        Self::new(self.stream.into_inner().secure(session)?)
+    }
+
+    /// What the TLS handshake agreed on, once it is over.
+    pub fn tls(&self) -> anyhow::Result<&rustls::ClientConnection> {
+        self.stream.get_ref().tls().context("not over TLS")
+    }
+
     fn new(socket: Socket) -> anyhow::Result<Self> {
         let mut wire = Self {
             stream: BufReader::with_capacity(64 * 1024, socket),
@@ -154,46 +155,30 @@ impl Wire {
 
     /// Another handle on the same connection, for a thread that only writes.
     pub fn try_clone(&self) -> anyhow::Result<Self> {
-        let socket = match self.stream.get_ref() {
-            Socket::Tcp(stream) => Socket::Tcp(stream.try_clone()?),
-            Socket::Unix(stream) => Socket::Unix(stream.try_clone()?),
-        };
-        Self::new(socket)
+        Self::new(self.stream.get_ref().try_clone()?)
     }
 
     /// Makes the kernel keep at most so much of what was not received yet.
     pub fn set_receive_buffer(&mut self, bytes: usize) -> anyhow::Result<()> {
-        match self.stream.get_ref() {
-            Socket::Tcp(stream) => SockRef::from(stream).set_recv_buffer_size(bytes)?,
-            Socket::Unix(stream) => SockRef::from(stream).set_recv_buffer_size(bytes)?,
-        }
-        Ok(())
+        Ok(self.stream.get_ref().as_ref().set_recv_buffer_size(bytes)?)
     }
 
     /// Closes with a reset, as a client that crashed or lost its network does.
     pub fn reset(self) -> anyhow::Result<()> {
-        if let Socket::Tcp(stream) = self.stream.get_ref() {
-            SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
-        }
-        Ok(())
+        let socket = self.stream.get_ref().as_ref();
+        Ok(socket.set_linger(Some(Duration::ZERO))?)
     }
 
     /// How long one write may take.
     pub fn set_write_limit(&mut self, limit: Duration) -> anyhow::Result<()> {
-        match self.stream.get_ref() {
-            Socket::Tcp(stream) => stream.set_write_timeout(Some(limit))?,
-            Socket::Unix(stream) => stream.set_write_timeout(Some(limit))?,
-        }
-        Ok(())
+        let socket = self.stream.get_ref().as_ref();
+        Ok(socket.set_write_timeout(Some(limit))?)
     }
 
     /// How long one read may take.
     pub fn set_read_limit(&mut self, limit: Duration) -> anyhow::Result<()> {
-        match self.stream.get_ref() {
-            Socket::Tcp(stream) => stream.set_read_timeout(Some(limit))?,
-            Socket::Unix(stream) => stream.set_read_timeout(Some(limit))?,
-        }
-        Ok(())
+        let socket = self.stream.get_ref().as_ref();
+        Ok(socket.set_read_timeout(Some(limit))?)
     }
 
     /// Sends bytes as they are.
@@ -213,11 +198,7 @@ impl Wire {
 
     /// Says that nothing more will be sent.
     pub fn shut_down_writing(&mut self) -> anyhow::Result<()> {
-        match self.stream.get_ref() {
-            Socket::Tcp(stream) => stream.shutdown(Shutdown::Write)?,
-            Socket::Unix(stream) => stream.shutdown(Shutdown::Write)?,
-        }
-        Ok(())
+        Ok(self.stream.get_mut().shut_down_writing()?)
     }
 
     /// Exactly so many bytes.

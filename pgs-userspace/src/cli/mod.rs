@@ -10,6 +10,7 @@ pub mod argument_memory;
 pub mod quantity;
 pub mod serve;
 pub mod tenant;
+pub mod tls;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -90,6 +91,8 @@ pub enum Verb {
     Logs(tenant::LogsArguments),
     /// List the live sessions of the router
     Sessions(tenant::SessionsArguments),
+    /// Install, show and make certificates
+    Tls(tls::TlsArguments),
     /// Check whether this machine has what pgs needs
     Doctor(FormatArguments),
     /// Print the version and which eBPF object is inside
@@ -122,6 +125,7 @@ impl Verb {
             Self::Status(arguments) => arguments.format.json,
             Self::Sessions(arguments) => arguments.format.json,
             Self::Password(arguments) => arguments.format.json,
+            Self::Tls(arguments) => arguments.json(),
             _ => false,
         }
     }

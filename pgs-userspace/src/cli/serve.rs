@@ -7,12 +7,14 @@ use clap::ValueEnum;
 
 use crate::config::limits::DRAIN_DEADLINE_DEFAULT;
 use crate::config::limits::SESSIONS_MAX_DEFAULT;
+use crate::tls::name::CertificateName;
 
 const EXAMPLES: &str = "\
 Examples:
   pgs serve
   pgs serve --listen 127.0.0.1:5432 --listen [::1]:5432
-  pgs serve --path relay --log-format json";
+  pgs serve --path relay --log-format json
+  pgs serve --tls-required --tls-domain db.example.com";
 
 /// Arguments of `pgs serve`.
 #[derive(Debug, Args)]
@@ -30,6 +32,13 @@ pub struct ServeArguments {
     /// On SIGTERM, wait so long for sessions to end by themselves
     #[arg(long, value_name = "N", default_value_t = DRAIN_DEADLINE_DEFAULT.as_secs())]
     pub drain_seconds: u64,
+    /// Refuse sessions that are not encrypted; needs a certificate (`pgs tls --help`)
+    #[arg(long)]
+    pub tls_required: bool,
+    /// Let `<tenant>.<DOMAIN>`, as TLS clients name the host, name the tenant; may be given
+    /// several times
+    #[arg(long, value_name = "DOMAIN", value_parser = domain)]
+    pub tls_domain: Vec<String>,
     /// Take at most so many sessions at once
     #[arg(long, value_name = "N", default_value_t = SESSIONS_MAX_DEFAULT)]
     #[arg(value_parser = sessions_max)]
@@ -61,5 +70,13 @@ fn sessions_max(text: &str) -> Result<usize, String> {
         Ok(0) => Err("a router without sessions serves nobody".to_owned()),
         Ok(number) => Ok(number),
         Err(error) => Err(format!("{error}")),
+    }
+}
+
+/// A host name, in lower case.
+fn domain(text: &str) -> Result<String, String> {
+    match CertificateName::host(text) {
+        Ok(CertificateName::Host(host)) if !host.starts_with("*.") => Ok(host),
+        _ => Err("not a host name such as `db.example.com`".to_owned()),
     }
 }

@@ -34,6 +34,7 @@ mod remove;
 mod serve;
 mod sessions;
 mod status;
+mod tls;
 mod url;
 mod version;
 
@@ -79,6 +80,7 @@ async fn other(context: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Url(arguments) => url::run(context, arguments).await,
         Verb::Logs(arguments) => logs::run(context, arguments).await,
         Verb::Sessions(arguments) => sessions::run(context, arguments).await,
+        Verb::Tls(arguments) => tls::run(context, &arguments),
         Verb::Doctor(arguments) => doctor::run(context, arguments).await,
         Verb::Version(arguments) => version::run(context, arguments),
         Verb::Completions(arguments) => completions::run(context, &arguments),

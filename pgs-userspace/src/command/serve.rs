@@ -31,6 +31,8 @@ pub(super) async fn run(context: &Context, arguments: ServeArguments) -> Result<
             PathChoice::Relay => PathRequest::Relay,
         },
         drain: Duration::from_secs(arguments.drain_seconds),
+        tls_required: arguments.tls_required,
+        tls_domains: arguments.tls_domain,
         sessions_max: arguments.sessions_max,
         sessions_per_tenant_max: SESSIONS_PER_TENANT_MAX_DEFAULT.min(arguments.sessions_max),
     };
@@ -79,7 +81,13 @@ impl From<ServeError> for Error {
                 Kind::Internal,
                 Some("`--path auto` falls back to the relay; `pgs doctor` looks closer"),
             ),
-            ServeError::System { .. } | ServeError::Listen { .. } => (Kind::Internal, None),
+            ServeError::NoCertificate(_) => (
+                Kind::NotFound,
+                Some("`pgs tls set --default` installs one, `pgs tls self-signed` makes one"),
+            ),
+            ServeError::Tls(_) | ServeError::System { .. } | ServeError::Listen { .. } => {
+                (Kind::Internal, None)
+            }
         };
         let made = Error::new(kind, error.to_string());
         match hint {

@@ -50,6 +50,11 @@ impl Directories {
         self.sockets().join(tenant.as_str())
     }
 
+    /// Certificates and their private keys.
+    pub fn certificates(&self) -> PathBuf {
+        self.state.join("tls")
+    }
+
     /// Parent of the lock files that keep two commands from changing one tenant at once.
     pub fn locks(&self) -> PathBuf {
         self.state.join("locks")

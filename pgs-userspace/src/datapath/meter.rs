@@ -14,6 +14,8 @@ pub enum Path {
     Startup,
     /// The router reads and writes.
     Relay,
+    /// The router decrypts and encrypts.
+    Tls,
     /// The verdict program redirects from backend to client.
     Kernel,
 }
@@ -24,6 +26,7 @@ impl Path {
         match self {
             Self::Startup => "startup",
             Self::Relay => "relay",
+            Self::Tls => "tls",
             Self::Kernel => "kernel",
         }
     }
@@ -82,6 +85,7 @@ impl Meter {
     pub fn path(&self) -> Path {
         match self.path.load(Relaxed) {
             value if value == Path::Kernel as u8 => Path::Kernel,
+            value if value == Path::Tls as u8 => Path::Tls,
             value if value == Path::Relay as u8 => Path::Relay,
             _ => Path::Startup,
         }
@@ -138,6 +142,11 @@ impl Meter {
     pub(super) fn end_kernel(&self, redirected: u64) {
         self.slot.store(NO_SLOT, Relaxed);
         self.kernel_to_client.fetch_add(redirected, Relaxed);
+    }
+
+    /// The session is encrypted: the server module relays it, not the data path.
+    pub fn begin_tls(&self) {
+        self.path.store(Path::Tls as u8, Relaxed);
     }
 
     pub(super) fn begin_relay(&self, reason: Option<String>) {

@@ -26,7 +26,7 @@ pub const GSSENC_REQUEST_CODE: u32 = 1234 << 16 | 5680;
 
 /// First byte of a TLS record that holds a handshake message. As the first byte of a length word it
 /// would make a packet of hundreds of megabytes.
-const TLS_HANDSHAKE: u8 = 0x16;
+pub const TLS_HANDSHAKE: u8 = 0x16;
 
 /// What came first on a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]

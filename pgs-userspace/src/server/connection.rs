@@ -1,11 +1,9 @@
-//! One connection, from accept to handover, refusal or close.
+//! One connection, from accept to session, refusal or close.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::UnixStream;
@@ -16,18 +14,23 @@ use tokio::time::timeout_at;
 
 use super::backend;
 use super::cancel::CancelTable;
+use super::client::ClientStream;
+use super::client::finish;
 use super::counters::Counters;
+use super::encryption::Encryption;
 use super::login::Login;
 use super::login::LoginEnd;
 use super::negotiation::Negotiated;
+use super::negotiation::Opening;
+use super::negotiation::TlsRequest;
 use super::negotiation::negotiate;
+use super::negotiation::negotiate_encrypted;
 use super::sessions::Identity;
 use super::sessions::SessionLease;
 use super::sessions::Sessions;
 use crate::config::limits::CLOSE_LINGER;
 use crate::config::limits::LOGIN_DEADLINE;
 use crate::datapath::DataPath;
-use crate::datapath::handover::Handover;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::startup::StartupMessage;
 use crate::tenant::registry::RegistryError;
@@ -44,12 +47,13 @@ pub(super) struct FrontDoor {
     pub(super) routes: RouteTable,
     pub(super) sessions: Arc<Sessions>,
     pub(super) cancels: Arc<CancelTable>,
+    pub(super) encryption: Encryption,
     pub(super) counters: Counters,
     pub(super) data_path: Arc<DataPath>,
     pub(super) draining: std::sync::atomic::AtomicBool,
 }
 
-/// Serves one connection up to its handover. `permit` bounds how many are at this stage.
+/// Serves one connection up to its session. `permit` bounds how many are at this stage.
 pub(super) async fn serve(
     door: Arc<FrontDoor>,
     mut client: TcpStream,
@@ -58,44 +62,116 @@ pub(super) async fn serve(
 ) {
     let deadline = Instant::now() + LOGIN_DEADLINE;
     Counters::add(&door.counters.accepted);
-    let negotiated = match timeout_at(deadline, negotiate(&mut client)).await {
-        Ok(Ok(negotiated)) => negotiated,
+    let opening = timeout_at(deadline, negotiate(&mut client, &door.encryption)).await;
+    let arrival = Arrival {
+        door: &door,
+        address,
+        deadline,
+        permit,
+    };
+    match opening {
+        Ok(Ok(Opening::Settled(negotiated))) => arrival.serve(client, negotiated).await,
+        Ok(Ok(Opening::Encrypt(request, front))) => arrival.encrypt(client, request, front).await,
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "connection failed before its startup packet");
-            return;
         }
-        Err(_) => Negotiated::Malformed("no startup packet within the deadline".into()),
-    };
-    match negotiated {
-        Negotiated::Session(message, rest) => {
-            let ended = Connection {
-                door: &door,
-                client,
-                address,
-                deadline,
+        Err(_) => arrival.serve(client, late()).await,
+    }
+}
+
+fn late() -> Negotiated {
+    Negotiated::Malformed("no startup packet within the deadline".into())
+}
+
+/// A connection that has not said yet what it wants.
+struct Arrival<'a> {
+    door: &'a FrontDoor,
+    address: SocketAddr,
+    deadline: Instant,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Arrival<'_> {
+    /// The handshake, and what the client says once it is encrypted.
+    async fn encrypt(self, client: TcpStream, request: TlsRequest, front: BytesMut) {
+        let Self {
+            door,
+            address,
+            deadline,
+            ..
+        } = self;
+        let handshake = door.encryption.accept(client, request, front);
+        let mut client = match timeout_at(deadline, handshake).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => {
+                Counters::add(&door.counters.tls_failed);
+                tracing::info!(%address, %error, "no TLS; closed");
+                return;
             }
-            .log_in(&message, rest)
-            .await;
-            if let Err((client, refusal)) = ended {
-                refuse(&door, client, address, &refusal).await;
+            Err(_) => {
+                Counters::add(&door.counters.tls_failed);
+                tracing::info!(%address, "no TLS within the deadline; closed");
+                return;
+            }
+        };
+        Counters::add(&door.counters.tls_handshakes);
+        match timeout_at(deadline, negotiate_encrypted(&mut client, request)).await {
+            Ok(Ok(negotiated)) => self.serve(client, negotiated).await,
+            Ok(Err(error)) => {
+                tracing::debug!(%address, %error, "connection failed before its startup packet");
+            }
+            Err(_) => self.serve(client, late()).await,
+        }
+    }
+
+    async fn serve(self, mut client: impl ClientStream, negotiated: Negotiated) {
+        let Self {
+            door,
+            address,
+            deadline,
+            permit,
+        } = self;
+        match negotiated {
+            Negotiated::Session(message, rest) => {
+                let ended = Connection {
+                    door,
+                    client,
+                    address,
+                    deadline,
+                }
+                .log_in(&message, rest)
+                .await;
+                if let Err((client, refusal)) = ended {
+                    refuse(door, client, address, &refusal).await;
+                }
+                return;
+            }
+            Negotiated::Refused(refusal) => {
+                return refuse(door, client, address, &refusal).await;
+            }
+            Negotiated::Cancel(request) => {
+                // It needs no place among the logins: cancels have a budget of their own.
+                drop(permit);
+                door.cancels.deliver(&request, &door.counters).await;
+            }
+            Negotiated::Silent => Counters::add(&door.counters.silent),
+            Negotiated::Malformed(why) => {
+                Counters::add(&door.counters.malformed);
+                tracing::info!(%address, why, "not a startup packet; closed");
             }
         }
-        Negotiated::Cancel(request) => {
-            // It needs no place among the logins: cancels have a budget of their own.
-            drop(permit);
-            door.cancels.deliver(&request, &door.counters).await;
-        }
-        Negotiated::Silent => Counters::add(&door.counters.silent),
-        Negotiated::Malformed(why) => {
-            Counters::add(&door.counters.malformed);
-            tracing::info!(%address, why, "not a startup packet; closed");
-        }
-        Negotiated::Refused(refusal) => refuse(&door, client, address, &refusal).await,
+        // Over TLS an end without a word is an error to some clients; in the clear it is the end.
+        timeout(CLOSE_LINGER, client.shutdown()).await.ok();
     }
 }
 
 /// Says why not, and closes so that the client gets to read it.
-async fn refuse(door: &FrontDoor, mut client: TcpStream, address: SocketAddr, refusal: &Refusal) {
+async fn refuse(
+    door: &FrontDoor,
+    mut client: impl ClientStream,
+    address: SocketAddr,
+    refusal: &Refusal,
+) {
     door.counters.refused(refusal);
     tracing::info!(
         %address,
@@ -111,31 +187,18 @@ async fn refuse(door: &FrontDoor, mut client: TcpStream, address: SocketAddr, re
     timeout(CLOSE_LINGER, farewell).await.ok();
 }
 
-/// Closing a socket with unread input resets the connection, and a reset may destroy what was just
-/// sent: the client's own end comes first, if it comes soon.
-async fn finish(client: &mut TcpStream) -> std::io::Result<()> {
-    client.shutdown().await?;
-    let mut unread = [0; 1024];
-    while client.read(&mut unread).await? > 0 {}
-    Ok(())
-}
-
 /// A client that has sent its startup packet.
-struct Connection<'a> {
+struct Connection<'a, C> {
     door: &'a FrontDoor,
-    client: TcpStream,
+    client: C,
     address: SocketAddr,
     deadline: Instant,
 }
 
-impl Connection<'_> {
-    /// Finds the tenant, logs the client in there, hands the session over. A refusal comes back
+impl<C: ClientStream> Connection<'_, C> {
+    /// Finds the tenant, logs the client in there, lets the session begin. A refusal comes back
     /// with the client that is to be told.
-    async fn log_in(
-        self,
-        message: &StartupMessage,
-        rest: BytesMut,
-    ) -> Result<(), (TcpStream, Refusal)> {
+    async fn log_in(self, message: &StartupMessage, rest: BytesMut) -> Result<(), (C, Refusal)> {
         let (route, lease) = match self.admit(message) {
             Ok(admitted) => admitted,
             Err(refusal) => return Err((self.client, refusal)),
@@ -146,7 +209,7 @@ impl Connection<'_> {
         tokio::select! {
             result = &mut work => result,
             // Access was disabled meanwhile. Whatever the login has reached, it ends here.
-            () = session.end_login.notified() => Ok(()),
+            _ = session.ended() => Ok(()),
         }
     }
 
@@ -157,6 +220,9 @@ impl Connection<'_> {
         let database = String::from_utf8_lossy(message.database()).into_owned();
         if door.draining.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(Refusal::Draining);
+        }
+        if door.encryption.required && !C::ENCRYPTED {
+            return Err(Refusal::TlsRequired);
         }
         if message.user() == INTERNAL_ROLE {
             return Err(Refusal::InternalRole { user });
@@ -179,14 +245,19 @@ impl Connection<'_> {
         Ok((route, lease))
     }
 
-    /// The tenant called like the user, else like the database, else like the option says.
+    /// The tenant that the server name is for, if it is one for tenants; else the one called like
+    /// the user, else like the database, else like the option says.
     fn route(
         &self,
         message: &StartupMessage,
         user: &str,
         database: &str,
     ) -> Result<Option<Route>, RegistryError> {
-        let routes = &self.door.routes;
+        let (routes, encryption) = (&self.door.routes, &self.door.encryption);
+        let name = self.client.server_name();
+        if let Some(label) = name.and_then(|name| encryption.tenant_label(name)) {
+            return routes.find(label, label);
+        }
         match (routes.find(user, database)?, message.tenant_option()) {
             (None, Some(tenant)) => {
                 let tenant = String::from_utf8_lossy(&tenant);
@@ -202,7 +273,7 @@ impl Connection<'_> {
         mut lease: SessionLease,
         message: &StartupMessage,
         rest: BytesMut,
-    ) -> Result<(), (TcpStream, Refusal)> {
+    ) -> Result<(), (C, Refusal)> {
         let Self {
             door,
             mut client,
@@ -229,7 +300,7 @@ impl Connection<'_> {
                     let directory = route.socket_directory.clone();
                     lease.learn_key(door.cancels.register(process_id, key, directory));
                 }
-                hand_over(door, client, backend, login.held.freeze(), lease);
+                client.begin_session(door, backend, login.held.freeze(), lease);
                 Ok(())
             }
             Ok(Ok(LoginEnd::Refused(sqlstate, text))) => {
@@ -268,54 +339,4 @@ async fn connect(route: &Route, message: &StartupMessage) -> Result<UnixStream, 
         tracing::warn!(tenant = %route.tenant, %error, "cannot connect to the tenant's server");
         Refusal::TenantStarting
     })
-}
-
-fn hand_over(
-    door: &FrontDoor,
-    client: TcpStream,
-    backend: UnixStream,
-    pending_to_backend: Bytes,
-    lease: SessionLease,
-) {
-    let session = Arc::clone(lease.session());
-    let sockets = client
-        .into_std()
-        .and_then(|client| Ok((client, backend.into_std()?)));
-    let (client, backend) = match sockets {
-        Ok(sockets) => sockets,
-        Err(error) => {
-            tracing::error!(session = session.id, %error, "cannot take the sockets over");
-            return;
-        }
-    };
-    Counters::add(&door.counters.sessions);
-    tracing::info!(
-        session = session.id,
-        tenant = %session.tenant,
-        user = session.user.escape_debug().to_string(),
-        database = session.database.escape_debug().to_string(),
-        client = %session.client,
-        backend_pid = session.backend_pid.load(RELAXED),
-        "session begins"
-    );
-    let handover = Handover {
-        client,
-        backend,
-        pending_to_backend,
-        pending_to_client: Bytes::new(),
-        meter: Arc::clone(&session.meter),
-        lease: lease.hand_over(Arc::clone(&door.data_path)),
-    };
-    if door.data_path.adopt(handover).is_err() {
-        tracing::error!(
-            session = session.id,
-            "the data path is flooded; session closed"
-        );
-    } else if session.terminated.load(RELAXED) {
-        // Terminated between its login and its adoption, when the data path did not know it yet.
-        door.data_path.end(
-            &session.meter,
-            &crate::datapath::handover::CloseReason::Terminated,
-        );
-    }
 }

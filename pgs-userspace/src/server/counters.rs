@@ -17,9 +17,13 @@ pub(super) struct Counters {
     pub(super) silent: AtomicU64,
     /// Connections whose first bytes were not the protocol's.
     pub(super) malformed: AtomicU64,
+    /// TLS handshakes that succeeded.
+    pub(super) tls_handshakes: AtomicU64,
+    /// TLS handshakes that failed.
+    pub(super) tls_failed: AtomicU64,
     /// Logins that the backend itself refused.
     pub(super) login_failed: AtomicU64,
-    /// Sessions handed to the data path.
+    /// Sessions that began: handed to the data path, or relayed over TLS.
     pub(super) sessions: AtomicU64,
     /// CancelRequests delivered to the backend that issued the key.
     pub(super) cancels_routed: AtomicU64,
@@ -49,6 +53,8 @@ impl Counters {
             ("connections_accepted", &self.accepted),
             ("connections_silent", &self.silent),
             ("connections_malformed", &self.malformed),
+            ("tls_handshakes", &self.tls_handshakes),
+            ("tls_handshakes_failed", &self.tls_failed),
             ("logins_failed", &self.login_failed),
             ("sessions", &self.sessions),
             ("cancels_routed", &self.cancels_routed),

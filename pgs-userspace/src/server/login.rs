@@ -8,9 +8,10 @@
 use std::io;
 
 use bytes::BytesMut;
+use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 
 use crate::config::limits::LOGIN_BUFFER_BYTES;
@@ -73,7 +74,7 @@ impl Login {
     /// Forwards until the login ends. Not cancel safe; the caller's deadline ends the session.
     pub(super) async fn run(
         &mut self,
-        client: &mut TcpStream,
+        client: &mut (impl AsyncRead + AsyncWrite + Unpin),
         backend: &mut UnixStream,
     ) -> io::Result<LoginEnd> {
         let mut from_backend = BytesMut::with_capacity(LOGIN_BUFFER_BYTES);
@@ -95,6 +96,8 @@ impl Login {
                         return Ok(LoginEnd::Nonsense(error));
                     }
                     client.write_all(&from_backend).await?;
+                    // Over TLS, written is not yet sent.
+                    client.flush().await?;
                     self.to_client_bytes += read;
                     from_backend.clear();
                     if self.ready {

@@ -1,17 +1,23 @@
 //! From accept to handover: startup, routing, access, authentication relayed, cancel, drain.
 //!
-//! Everything here ends with the login: an authenticated session becomes a
-//! [`Handover`](crate::datapath::handover::Handover) and belongs to the data path.
+//! Nearly everything here ends with the login: an authenticated session in the clear becomes a
+//! [`Handover`](crate::datapath::handover::Handover) and belongs to the data path. One over TLS
+//! stays here, relayed by a task of its own.
 
 mod admin;
 mod backend;
 mod cancel;
+mod client;
 mod connection;
 mod counters;
+mod encryption;
 mod listener;
 mod login;
 mod negotiation;
+mod rewound;
 mod run;
+mod secure_flow;
+mod secure_relay;
 mod sessions;
 
 pub use run::ServeError;

@@ -2,12 +2,18 @@
 //!
 //! PostgreSQL's `src/backend/tcop/backend_startup.c` is the reference.
 
+use std::io;
+
 use bytes::Buf as _;
 use bytes::BytesMut;
+use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
+use super::encryption::Encryption;
+use super::encryption::SecureStream;
 use crate::protocol::Parsed;
 use crate::protocol::cancel::CancelRequest;
 use crate::protocol::refusal::Refusal;
@@ -15,7 +21,11 @@ use crate::protocol::startup;
 use crate::protocol::startup::FirstPacket;
 use crate::protocol::startup::StartupError;
 use crate::protocol::startup::StartupMessage;
+use crate::protocol::startup::TLS_HANDSHAKE;
 use crate::protocol::version::ProtocolVersion;
+
+/// The answer to an SSLRequest where there is a certificate.
+const ENCRYPTED: &[u8] = b"S";
 
 /// The answer to a request for encryption that is not to be had.
 const NOT_ENCRYPTED: &[u8] = b"N";
@@ -35,80 +45,170 @@ pub(super) enum Negotiated {
     Refused(Refusal),
 }
 
+/// How a client asked for TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TlsRequest {
+    /// SSLRequest, answered `S`.
+    Asked,
+    /// A ClientHello before anything else (PostgreSQL 17 and later).
+    Direct,
+}
+
+/// What a connection in the clear turned out to be.
+#[derive(Debug)]
+pub(super) enum Opening {
+    /// It stays in the clear.
+    Settled(Negotiated),
+    /// The handshake comes next; its beginning may have been read already.
+    Encrypt(TlsRequest, BytesMut),
+}
+
 /// Reads until it is clear what the connection is. Not cancel safe; the caller's deadline ends it.
-pub(super) async fn negotiate(client: &mut TcpStream) -> std::io::Result<Negotiated> {
-    let mut buffer = BytesMut::new();
-    let (mut asked_ssl, mut asked_gss) = (false, false);
+pub(super) async fn negotiate(
+    client: &mut TcpStream,
+    encryption: &Encryption,
+) -> io::Result<Opening> {
+    let mut exchange = Exchange::default();
     loop {
-        let packet = match next_packet(client, &mut buffer).await? {
+        let packet = match exchange.next_packet(client).await? {
             Next::Packet(packet) => packet,
-            Next::End(negotiated) => return Ok(negotiated),
+            Next::End(negotiated) => return Ok(Opening::Settled(negotiated)),
         };
         match packet {
-            FirstPacket::Startup(message) => return Ok(Negotiated::Session(message, buffer)),
-            FirstPacket::Cancel(request) => return Ok(Negotiated::Cancel(request)),
-            FirstPacket::DirectTls => {
-                return Ok(Negotiated::Malformed(
-                    "direct TLS, and no certificate".into(),
-                ));
+            FirstPacket::DirectTls if exchange.is_first() && encryption.is_offered().await => {
+                return Ok(Opening::Encrypt(TlsRequest::Direct, exchange.buffer));
             }
-            FirstPacket::Ssl if asked_ssl => return Ok(again(ProtocolVersion::SSL_REQUEST)),
-            FirstPacket::Gss if asked_gss => return Ok(again(ProtocolVersion::GSS_REQUEST)),
-            FirstPacket::Ssl => {
-                asked_ssl = true;
-                client.write_all(NOT_ENCRYPTED).await?;
-                if !buffer.is_empty() {
-                    return Ok(Negotiated::Refused(Refusal::DataAfterSslRequest));
+            FirstPacket::Ssl if !exchange.asked_ssl && encryption.is_offered().await => {
+                if exchange
+                    .buffer
+                    .first()
+                    .is_some_and(|byte| *byte != TLS_HANDSHAKE)
+                {
+                    // In the place of `S`: a client expects an error there.
+                    let refusal = Negotiated::Refused(Refusal::DataAfterSslRequest);
+                    return Ok(Opening::Settled(refusal));
                 }
+                client.write_all(ENCRYPTED).await?;
+                // A ClientHello that did not wait for the answer is welcome, as in PostgreSQL 17:
+                // it goes into the handshake and nowhere else.
+                return Ok(Opening::Encrypt(TlsRequest::Asked, exchange.buffer));
             }
-            FirstPacket::Gss => {
-                asked_gss = true;
-                client.write_all(NOT_ENCRYPTED).await?;
-                if !buffer.is_empty() {
-                    return Ok(Negotiated::Refused(Refusal::DataAfterGssRequest));
+            packet => {
+                if let Some(negotiated) = exchange.answer(client, packet).await? {
+                    return Ok(Opening::Settled(negotiated));
                 }
             }
         }
     }
 }
 
-/// PostgreSQL takes a second request of one kind for a startup packet of an unknown protocol.
-fn again(version: ProtocolVersion) -> Negotiated {
-    Negotiated::Refused(Refusal::UnsupportedProtocol { version })
+/// The same, once everything is encrypted. As in PostgreSQL, no request for encryption may follow
+/// an SSLRequest that was granted; after direct TLS each may be made once, to be told `N`.
+pub(super) async fn negotiate_encrypted(
+    client: &mut SecureStream,
+    request: TlsRequest,
+) -> io::Result<Negotiated> {
+    let asked = request == TlsRequest::Asked;
+    let mut exchange = Exchange {
+        asked_ssl: asked,
+        asked_gss: asked,
+        ..Exchange::default()
+    };
+    loop {
+        let packet = match exchange.next_packet(client).await? {
+            Next::Packet(packet) => packet,
+            Next::End(negotiated) => return Ok(negotiated),
+        };
+        if let Some(negotiated) = exchange.answer(client, packet).await? {
+            return Ok(negotiated);
+        }
+    }
+}
+
+/// What was said so far.
+#[derive(Debug, Default)]
+struct Exchange {
+    /// Read and not yet understood.
+    buffer: BytesMut,
+    asked_ssl: bool,
+    asked_gss: bool,
+}
+
+impl Exchange {
+    /// Whether nothing was asked before.
+    fn is_first(&self) -> bool {
+        !self.asked_ssl && !self.asked_gss
+    }
+
+    /// Answers a packet where no encryption is to be had; `None` if more will follow.
+    async fn answer(
+        &mut self,
+        client: &mut (impl AsyncWrite + Unpin),
+        packet: FirstPacket,
+    ) -> io::Result<Option<Negotiated>> {
+        let (asked, version, refusal) = match packet {
+            FirstPacket::Startup(message) => {
+                let rest = std::mem::take(&mut self.buffer);
+                return Ok(Some(Negotiated::Session(message, rest)));
+            }
+            FirstPacket::Cancel(request) => return Ok(Some(Negotiated::Cancel(request))),
+            FirstPacket::DirectTls => {
+                let why = "a TLS handshake where none can begin".to_owned();
+                return Ok(Some(Negotiated::Malformed(why)));
+            }
+            FirstPacket::Ssl => (
+                &mut self.asked_ssl,
+                ProtocolVersion::SSL_REQUEST,
+                Refusal::DataAfterSslRequest,
+            ),
+            FirstPacket::Gss => (
+                &mut self.asked_gss,
+                ProtocolVersion::GSS_REQUEST,
+                Refusal::DataAfterGssRequest,
+            ),
+        };
+        if *asked {
+            // PostgreSQL takes it for a startup packet of an unknown protocol.
+            let refusal = Refusal::UnsupportedProtocol { version };
+            return Ok(Some(Negotiated::Refused(refusal)));
+        }
+        *asked = true;
+        client.write_all(NOT_ENCRYPTED).await?;
+        client.flush().await?;
+        Ok((!self.buffer.is_empty()).then_some(Negotiated::Refused(refusal)))
+    }
+
+    async fn next_packet(&mut self, client: &mut (impl AsyncRead + Unpin)) -> io::Result<Next> {
+        let buffer = &mut self.buffer;
+        loop {
+            match startup::parse(buffer) {
+                Ok(Parsed::Complete { value, consumed }) => {
+                    buffer.advance(consumed);
+                    return Ok(Next::Packet(value));
+                }
+                // Nothing there yet: connections that say nothing hold a few bytes.
+                Ok(Parsed::Incomplete { need }) => {
+                    // One more than is needed: what a client sends behind a request for encryption
+                    // must not stay unseen in the socket.
+                    buffer.reserve((need + 1).saturating_sub(buffer.len()));
+                }
+                Err(error) => return Ok(Next::End(not_a_packet(&error))),
+            }
+            if client.read_buf(buffer).await? == 0 {
+                let end = if buffer.is_empty() {
+                    Negotiated::Silent
+                } else {
+                    Negotiated::Malformed(format!("cut short after {} bytes", buffer.len()))
+                };
+                return Ok(Next::End(end));
+            }
+        }
+    }
 }
 
 enum Next {
     Packet(FirstPacket),
     End(Negotiated),
-}
-
-async fn next_packet(client: &mut TcpStream, buffer: &mut BytesMut) -> std::io::Result<Next> {
-    loop {
-        // Nothing there yet: a thousand idle connections hold no buffer while they say nothing.
-        if buffer.is_empty() {
-            client.readable().await?;
-        }
-        match startup::parse(buffer) {
-            Ok(Parsed::Complete { value, consumed }) => {
-                buffer.advance(consumed);
-                return Ok(Next::Packet(value));
-            }
-            Ok(Parsed::Incomplete { need }) => {
-                // One more than is needed: what a client sends behind a request for encryption must
-                // not stay unseen in the socket.
-                buffer.reserve((need + 1).saturating_sub(buffer.len()));
-            }
-            Err(error) => return Ok(Next::End(not_a_packet(&error))),
-        }
-        if client.read_buf(buffer).await? == 0 {
-            let end = if buffer.is_empty() {
-                Negotiated::Silent
-            } else {
-                Negotiated::Malformed(format!("cut short after {} bytes", buffer.len()))
-            };
-            return Ok(Next::End(end));
-        }
-    }
 }
 
 fn not_a_packet(error: &StartupError) -> Negotiated {

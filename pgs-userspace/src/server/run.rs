@@ -19,24 +19,28 @@ use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::admin;
 use super::admin::Process;
 use super::cancel::CancelTable;
 use super::connection::FrontDoor;
 use super::counters::Counters;
+use super::encryption::Encryption;
 use super::listener;
 use super::sessions::Sessions;
 use crate::config::directories::Directories;
 use crate::config::limits::DESCRIPTORS_RESERVED;
 use crate::config::limits::DRAIN_CHECK_INTERVAL;
 use crate::config::limits::LOGINS_IN_FLIGHT_MAX;
+use crate::config::limits::SECURE_RELAY_END_DEADLINE;
 use crate::datapath::DataPath;
 use crate::datapath::DataPathError;
 use crate::datapath::PathRequest;
 use crate::datapath::handover::CloseReason;
 use crate::tenant::registry::RegistryError;
 use crate::tenant::route::RouteTable;
+use crate::tls::store::CertificateStore;
 
 /// What `pgs serve` is told.
 #[derive(Debug, Clone)]
@@ -49,6 +53,10 @@ pub struct Settings {
     pub path: PathRequest,
     /// How long SIGTERM waits for sessions to end by themselves.
     pub drain: Duration,
+    /// Whether a session in the clear is refused.
+    pub tls_required: bool,
+    /// Domains whose `<tenant>.<domain>` a server name in TLS can be.
+    pub tls_domains: Vec<String>,
     /// Sessions at once, in all.
     pub sessions_max: usize,
     /// Sessions at once of one tenant.
@@ -64,6 +72,12 @@ pub enum ServeError {
     /// There is no data path.
     #[error(transparent)]
     DataPath(#[from] DataPathError),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    /// TLS is required and there is no certificate.
+    #[error("TLS is required and there is no certificate in `{0}`")]
+    NoCertificate(PathBuf),
     /// Another router serves these directories.
     #[error("another `pgs serve` is running with run directory `{0}`")]
     Running(PathBuf),
@@ -108,6 +122,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let admin_path = settings.directories.admin_socket();
     let admin_listener = admin::bind(&admin_path).map_err(system("bind", &admin_path))?;
     let data_path = Arc::new(DataPath::start(settings.path)?);
+    let encryption = encryption(&settings)?;
     let door = Arc::new(FrontDoor {
         routes,
         sessions: Arc::new(Sessions::new(
@@ -115,6 +130,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
             settings.sessions_per_tenant_max,
         )),
         cancels: Arc::new(CancelTable::default()),
+        encryption,
         counters: Counters::default(),
         data_path,
         draining: AtomicBool::new(false),
@@ -159,13 +175,8 @@ async fn drain(door: &Arc<FrontDoor>, deadline: Duration, stop: &mut StopSignals
         seconds = deadline.as_secs(),
         "draining; a second signal ends at once"
     );
-    let empty = async {
-        while door.sessions.live() > 0 {
-            tokio::time::sleep(DRAIN_CHECK_INTERVAL).await;
-        }
-    };
     tokio::select! {
-        () = empty => {}
+        () = empty(door) => {}
         () = tokio::time::sleep(deadline) => {}
         () = stop.first() => {}
     }
@@ -174,11 +185,36 @@ async fn drain(door: &Arc<FrontDoor>, deadline: Duration, stop: &mut StopSignals
         tracing::warn!(sessions, "ending the sessions that are left");
     }
     let data_path = Arc::clone(&door.data_path);
+    door.sessions.end_all(&CloseReason::Shutdown);
     let ended = tokio::task::spawn_blocking(move || data_path.shut_down(&CloseReason::Shutdown));
     if ended.await.is_err() {
         tracing::error!("the data path did not shut down");
     }
+    if timeout(SECURE_RELAY_END_DEADLINE, empty(door))
+        .await
+        .is_err()
+    {
+        tracing::warn!(sessions = door.sessions.live(), "sessions were cut off");
+    }
     tracing::info!("stopped");
+}
+
+/// Waits until there are no sessions.
+async fn empty(door: &FrontDoor) {
+    while door.sessions.live() > 0 {
+        tokio::time::sleep(DRAIN_CHECK_INTERVAL).await;
+    }
+}
+
+/// What there is to encrypt with.
+fn encryption(settings: &Settings) -> Result<Encryption, ServeError> {
+    let directory = settings.directories.certificates();
+    let certificates = CertificateStore::open(directory.clone());
+    if settings.tls_required && certificates.is_empty() {
+        return Err(ServeError::NoCertificate(directory));
+    }
+    let (required, domains) = (settings.tls_required, settings.tls_domains.clone());
+    Ok(Encryption::new(certificates, required, domains)?)
 }
 
 /// SIGTERM and SIGINT.

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -49,10 +49,34 @@ pub(super) struct Session {
     pub(super) meter: Arc<Meter>,
     /// As announced in BackendKeyData; zero before.
     pub(super) backend_pid: AtomicU64,
-    /// Ends a login that is under way.
-    pub(super) end_login: Notify,
-    /// Set before a session is ended from outside.
-    pub(super) terminated: AtomicBool,
+    /// Wakes what ends a session that the data path does not have.
+    end: Notify,
+    /// Set once, before a session is ended from outside.
+    ending: OnceLock<CloseReason>,
+}
+
+impl Session {
+    /// Ends the session, unless it is the data path's: a login under way, or a relay of TLS.
+    fn end(&self, reason: CloseReason) {
+        // The first reason is the one that counts.
+        drop(self.ending.set(reason));
+        self.end.notify_one();
+    }
+
+    /// Why the session was ended from outside, if it was.
+    pub(super) fn ending(&self) -> Option<&CloseReason> {
+        self.ending.get()
+    }
+
+    /// Waits for the session to be ended from outside.
+    pub(super) async fn ended(&self) -> CloseReason {
+        loop {
+            if let Some(reason) = self.ending.get() {
+                return reason.clone();
+            }
+            self.end.notified().await;
+        }
+    }
 }
 
 /// Who a new session is for.
@@ -118,8 +142,8 @@ impl Sessions {
             client,
             meter: Arc::new(Meter::new()),
             backend_pid: AtomicU64::new(0),
-            end_login: Notify::new(),
-            terminated: AtomicBool::new(false),
+            end: Notify::new(),
+            ending: OnceLock::new(),
         });
         self.id_shard(id).insert(id, Arc::clone(&session));
         Ok(SessionLease {
@@ -147,11 +171,17 @@ impl Sessions {
     pub(super) fn terminate(&self, tenant: &str, data_path: &DataPath) -> usize {
         let sessions = self.list(Some(tenant));
         for session in &sessions {
-            session.terminated.store(true, Relaxed);
-            session.end_login.notify_one();
+            session.end(CloseReason::Terminated);
             data_path.end(&session.meter, &CloseReason::Terminated);
         }
         sessions.len()
+    }
+
+    /// Ends every session that the data path does not have.
+    pub(super) fn end_all(&self, reason: &CloseReason) {
+        for session in self.list(None) {
+            session.end(reason.clone());
+        }
     }
 
     fn id_shard(&self, id: u64) -> MutexGuard<'_, HashMap<u64, Arc<Session>>> {

@@ -200,6 +200,15 @@ fn settled_bytes(client: &TcpStream) -> io::Result<u64> {
     }
 }
 
-fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Refused {
-    move |error| Refused::Failed(format!("{what}: {error}"))
+fn failed<E: std::error::Error>(what: &'static str) -> impl Fn(E) -> Refused {
+    move |error| {
+        // The system's own word is the innermost cause.
+        let mut text = format!("{what}: {error}");
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            text += &format!(": {inner}");
+            cause = inner.source();
+        }
+        Refused::Failed(text)
+    }
 }

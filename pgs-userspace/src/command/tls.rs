@@ -1,0 +1,228 @@
+//! `pgs tls`.
+
+use std::io;
+use std::path::Path;
+use std::time::SystemTime;
+
+use serde_json::Value;
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::cli::FormatArguments;
+use crate::cli::tls::SelfSignedArguments;
+use crate::cli::tls::SetArguments;
+use crate::cli::tls::TlsArguments;
+use crate::cli::tls::TlsVerb;
+use crate::command::Context;
+use crate::config::limits::CERTIFICATE_EXPIRY_WARNING;
+use crate::error::Error;
+use crate::error::Kind;
+use crate::error::RUN_AS_ROOT;
+use crate::output::table::Table;
+use crate::tls::certificate::Certificate;
+use crate::tls::certificate::CertificateError;
+use crate::tls::files;
+use crate::tls::files::Layout;
+use crate::tls::files::Pair;
+use crate::tls::name::CertificateName;
+use crate::tls::self_signed;
+
+/// Works on the files alone: a running router notices what has changed.
+pub(super) fn run(context: &Context, arguments: &TlsArguments) -> Result<(), Error> {
+    match &arguments.verb {
+        TlsVerb::Set(arguments) => set(context, arguments),
+        TlsVerb::Show(arguments) => show(context, *arguments),
+        TlsVerb::SelfSigned(arguments) => self_sign(context, arguments),
+    }
+}
+
+fn set(context: &Context, arguments: &SetArguments) -> Result<(), Error> {
+    let name = match &arguments.name {
+        Some(name) => CertificateName::host(name)
+            .map_err(|error| Error::new(Kind::Usage, error.to_string()))?,
+        None => CertificateName::Default,
+    };
+    let pair = Pair {
+        certificate: arguments.certificate.clone(),
+        key: arguments.key.clone(),
+    };
+    let (certificate, [certificate_pem, key_pem]) = Certificate::import(&pair)?;
+    let installed = install(context, &name, &certificate_pem, &key_pem)?;
+    context.printer.note(&format!(
+        "certificate `{name}` is installed as `{}`",
+        installed.certificate.display()
+    ));
+    if let Some(problem) = problem(&name, &certificate) {
+        context.printer.warning(&format!("it is {problem}"));
+    }
+    Ok(())
+}
+
+fn self_sign(context: &Context, arguments: &SelfSignedArguments) -> Result<(), Error> {
+    let name = CertificateName::Default;
+    if layout(context)?.pairs.contains_key(&name) && !arguments.replace {
+        let error = Error::new(Kind::Exists, "there is a default certificate already");
+        return Err(error.with_hint("`pgs tls show` describes it; `--replace` replaces it"));
+    }
+    let made = self_signed::generate(&arguments.name)
+        .map_err(|error| Error::new(Kind::Usage, format!("cannot make a certificate: {error}")))?;
+    let (certificate, key) = (made.certificate_pem.as_bytes(), made.key_pem.as_bytes());
+    let installed = install(context, &name, certificate, key)?;
+    context.printer.note(&format!(
+        "a self-signed certificate for {} is the default now",
+        arguments.name.join(", ")
+    ));
+    context.printer.hint(&format!(
+        "clients that trust it: `sslmode=verify-full sslrootcert={}`",
+        installed.certificate.display()
+    ));
+    Ok(())
+}
+
+fn show(context: &Context, arguments: FormatArguments) -> Result<(), Error> {
+    let layout = layout(context)?;
+    let rows: Vec<_> = layout
+        .pairs
+        .iter()
+        .map(|(name, pair)| (name, pair, Certificate::load(pair)))
+        .collect();
+    if arguments.json {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|(name, pair, loaded)| row_json(name, pair, loaded))
+            .collect();
+        let unusable: Vec<_> = layout
+            .unusable
+            .iter()
+            .map(|(path, problem)| json!({ "path": path.to_string_lossy(), "problem": problem }))
+            .collect();
+        let all = json!({ "certificates": rows, "unusable": unusable });
+        return context.printer.json(&all);
+    }
+    for (path, problem) in &layout.unusable {
+        let path = path.display();
+        context
+            .printer
+            .warning(&format!("`{path}` is not used: {problem}"));
+    }
+    if rows.is_empty() {
+        context.printer.note("there are no certificates");
+        context
+            .printer
+            .hint("`pgs tls self-signed` makes one to develop with");
+        return Ok(());
+    }
+    let mut table = Table::new(&["CERTIFICATE", "NAMES", "EXPIRES", "PROBLEM"]);
+    for (name, _, loaded) in &rows {
+        let (names, expires) = match loaded {
+            Ok(certificate) => (certificate.names.join(" "), date(certificate.not_after)),
+            Err(_) => ("-".to_owned(), "-".to_owned()),
+        };
+        let problem = row_problem(name, loaded).unwrap_or_else(|| "-".to_owned());
+        table.row([&name.to_string(), &names, &expires, &problem]);
+    }
+    context.printer.line(&table.render())?;
+    for (_, _, loaded) in &rows {
+        if let Err(error) = loaded {
+            context.printer.hint(error.hint());
+        }
+    }
+    Ok(())
+}
+
+fn row_json(
+    name: &CertificateName,
+    pair: &Pair,
+    loaded: &Result<Certificate, CertificateError>,
+) -> Value {
+    let certificate = loaded.as_ref().ok();
+    json!({
+        "name": name.to_string(),
+        "path": pair.certificate.to_string_lossy(),
+        "names": certificate.map(|certificate| &certificate.names),
+        "expires": certificate.map(|certificate| date(certificate.not_after)),
+        "self_signed": certificate.map(|certificate| certificate.self_signed),
+        "problem": row_problem(name, loaded),
+    })
+}
+
+fn row_problem(
+    name: &CertificateName,
+    loaded: &Result<Certificate, CertificateError>,
+) -> Option<String> {
+    match loaded {
+        Ok(certificate) => problem(name, certificate),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// What clients may object to, now or soon.
+fn problem(name: &CertificateName, certificate: &Certificate) -> Option<String> {
+    let now = SystemTime::now();
+    if let Some(problem) = certificate.problem(now) {
+        return Some(problem.to_owned());
+    }
+    if certificate
+        .problem(now + CERTIFICATE_EXPIRY_WARNING)
+        .is_some()
+    {
+        return Some("about to expire".to_owned());
+    }
+    match name {
+        CertificateName::Host(host) if !certificate.covers(host) => {
+            Some(format!("not for `{host}`"))
+        }
+        _ => None,
+    }
+}
+
+fn layout(context: &Context) -> Result<Layout, Error> {
+    let directory = context.directories.certificates();
+    Layout::read(&directory).map_err(|error| failed("read", &directory, &error))
+}
+
+fn install(
+    context: &Context,
+    name: &CertificateName,
+    certificate_pem: &[u8],
+    key_pem: &[u8],
+) -> Result<Pair, Error> {
+    let directory = context.directories.certificates();
+    files::install(&directory, name, certificate_pem, key_pem)
+        .map_err(|error| failed("write in", &directory, &error))
+}
+
+fn failed(act: &str, path: &Path, error: &io::Error) -> Error {
+    let message = format!("cannot {act} `{}`: {error}", path.display());
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            Error::new(Kind::PermissionDenied, message).with_hint(RUN_AS_ROOT)
+        }
+        io::ErrorKind::StorageFull => Error::new(Kind::NoSpace, message),
+        _ => Error::new(Kind::Internal, message),
+    }
+}
+
+fn date(time: SystemTime) -> String {
+    // Only a year beyond 9999 cannot be written.
+    let written = OffsetDateTime::from(time).format(&Rfc3339);
+    written.unwrap_or_else(|_| "after the year 9999".to_owned())
+}
+
+impl From<CertificateError> for Error {
+    fn from(error: CertificateError) -> Self {
+        Self::new(error_kind(&error), error.to_string()).with_hint(error.hint())
+    }
+}
+
+fn error_kind(error: &CertificateError) -> Kind {
+    match error {
+        CertificateError::Read { source, .. } => match source.kind() {
+            io::ErrorKind::PermissionDenied => Kind::PermissionDenied,
+            io::ErrorKind::NotFound => Kind::NotFound,
+            _ => Kind::Internal,
+        },
+        _ => Kind::Usage,
+    }
+}

@@ -1,0 +1,128 @@
+//! How a client is connected decides how its session's bytes travel once it is logged in.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWrite;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::net::UnixStream;
+
+use super::connection::FrontDoor;
+use super::counters::Counters;
+use super::encryption::SecureStream;
+use super::secure_relay;
+use super::sessions::Session;
+use super::sessions::SessionLease;
+use crate::datapath::handover::Handover;
+
+/// A client's connection, in the clear or encrypted.
+pub(super) trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Whether nobody in between can read along.
+    const ENCRYPTED: bool;
+
+    /// The host name that the client asked for.
+    fn server_name(&self) -> Option<&str>;
+
+    /// The client is logged in: from here on its bytes are only moved, those first that were read
+    /// and not yet forwarded.
+    fn begin_session(
+        self,
+        door: &FrontDoor,
+        backend: UnixStream,
+        pending_to_backend: Bytes,
+        lease: SessionLease,
+    );
+}
+
+/// The one kind of connection that becomes a [`Handover`].
+impl ClientStream for TcpStream {
+    const ENCRYPTED: bool = false;
+
+    fn server_name(&self) -> Option<&str> {
+        None
+    }
+
+    fn begin_session(
+        self,
+        door: &FrontDoor,
+        backend: UnixStream,
+        pending_to_backend: Bytes,
+        lease: SessionLease,
+    ) {
+        let session = Arc::clone(lease.session());
+        let sockets = self
+            .into_std()
+            .and_then(|client| Ok((client, backend.into_std()?)));
+        let (client, backend) = match sockets {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                tracing::error!(session = session.id, %error, "cannot take the sockets over");
+                return;
+            }
+        };
+        announce(door, &session);
+        let handover = Handover {
+            client,
+            backend,
+            pending_to_backend,
+            pending_to_client: Bytes::new(),
+            meter: Arc::clone(&session.meter),
+            lease: lease.hand_over(Arc::clone(&door.data_path)),
+        };
+        if door.data_path.adopt(handover).is_err() {
+            tracing::error!(
+                session = session.id,
+                "the data path is flooded; session closed"
+            );
+        } else if let Some(reason) = session.ending() {
+            // Ended between its login and its adoption, when the data path did not know it yet.
+            door.data_path.end(&session.meter, reason);
+        }
+    }
+}
+
+impl ClientStream for SecureStream {
+    const ENCRYPTED: bool = true;
+
+    fn server_name(&self) -> Option<&str> {
+        self.get_ref().1.server_name()
+    }
+
+    fn begin_session(
+        self,
+        door: &FrontDoor,
+        backend: UnixStream,
+        pending_to_backend: Bytes,
+        lease: SessionLease,
+    ) {
+        announce(door, lease.session());
+        secure_relay::begin(self, backend, &pending_to_backend, lease);
+    }
+}
+
+/// Closing a socket with unread input resets the connection, and a reset may destroy what was just
+/// sent: the client's own end comes first, if it comes soon.
+pub(super) async fn finish(
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) -> std::io::Result<()> {
+    client.shutdown().await?;
+    let mut unread = [0; 1024];
+    while client.read(&mut unread).await? > 0 {}
+    Ok(())
+}
+
+fn announce(door: &FrontDoor, session: &Session) {
+    Counters::add(&door.counters.sessions);
+    tracing::info!(
+        session = session.id,
+        tenant = %session.tenant,
+        user = session.user.escape_debug().to_string(),
+        database = session.database.escape_debug().to_string(),
+        client = %session.client,
+        backend_pid = session.backend_pid.load(std::sync::atomic::Ordering::Relaxed),
+        "session begins"
+    );
+}

@@ -1,0 +1,206 @@
+//! A session over TLS: decrypted and encrypted here, one task each, until it is over.
+//!
+//! It never becomes a `Handover`: the kernel would redirect what must be encrypted first.
+
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+
+use nix::poll::PollFd;
+use nix::poll::PollFlags;
+use nix::poll::PollTimeout;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::io::AsyncWriteExt as _;
+use tokio::io::ReadBuf;
+use tokio::net::UnixStream;
+use tokio::time::Sleep;
+use tokio::time::sleep;
+use tokio::time::timeout;
+
+use super::secure_flow::Flow;
+use super::secure_flow::FlowError;
+use super::sessions::Session;
+use super::sessions::SessionLease;
+use crate::config::limits::CLOSE_LINGER;
+use crate::datapath::handover::CloseReason;
+use crate::datapath::handover::Lease as _;
+
+/// Relays until either side ends the session or it is ended from outside. What was read from the
+/// client before goes first.
+pub(super) fn begin<C>(
+    client: C,
+    backend: UnixStream,
+    pending_to_backend: &[u8],
+    lease: SessionLease,
+) where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let session = Arc::clone(lease.session());
+    session.meter.begin_tls();
+    let mut relay = Relay {
+        client,
+        backend: Backend(backend),
+        to_backend: Flow::with_pending(pending_to_backend),
+        to_client: Flow::default(),
+        first: None,
+        linger: None,
+        session: Arc::clone(&session),
+    };
+    tokio::spawn(async move {
+        let reason = tokio::select! {
+            reason = session.ended() => reason,
+            reason = poll_fn(|context| relay.poll(context)) => reason,
+        };
+        // A client that is gone, or that does not read, need not hear that it is over.
+        timeout(CLOSE_LINGER, relay.client.shutdown()).await.ok();
+        drop(relay);
+        Box::new(lease).closed(reason);
+    });
+}
+
+/// A session over TLS.
+struct Relay<C> {
+    client: C,
+    backend: Backend,
+    to_backend: Flow,
+    to_client: Flow,
+    /// Whose end came first.
+    first: Option<CloseReason>,
+    /// When to look whether a backend that has ended is gone altogether.
+    linger: Option<Pin<Box<Sleep>>>,
+    session: Arc<Session>,
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Relay<C> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<CloseReason> {
+        match self.poll_flows(context) {
+            Ok(()) => {}
+            Err(reason) => return Poll::Ready(reason),
+        }
+        if self.to_backend.is_ended() && self.to_client.is_ended() {
+            let reason = self.first.take();
+            return Poll::Ready(reason.unwrap_or(CloseReason::Client));
+        }
+        if self.to_client.is_ended() {
+            return self.poll_linger(context);
+        }
+        Poll::Pending
+    }
+
+    /// Moves what can be moved, either way.
+    fn poll_flows(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
+        let Self {
+            client,
+            backend,
+            to_backend,
+            to_client,
+            session,
+            ..
+        } = self;
+        let meter = &session.meter;
+        let moved = |bytes| meter.add_to_client(bytes);
+        if let Poll::Ready(Err(error)) = to_client.poll(context, backend, client, moved) {
+            return Err(match error {
+                FlowError::Source(error) => CloseReason::BackendFailed(error.to_string()),
+                FlowError::Target(error) => CloseReason::ClientFailed(error.to_string()),
+            });
+        }
+        if to_client.is_ended() {
+            self.first.get_or_insert(CloseReason::Backend);
+        }
+        loop {
+            let moved = |bytes| meter.add_to_backend(bytes);
+            match to_backend.poll(context, client, backend, moved) {
+                Poll::Ready(Err(FlowError::Source(error))) => {
+                    return Err(CloseReason::ClientFailed(error.to_string()));
+                }
+                // The backend is going: its last words are still to be delivered.
+                Poll::Ready(Err(FlowError::Target(_))) => to_backend.discard(),
+                Poll::Ready(Ok(())) | Poll::Pending => break,
+            }
+        }
+        if to_backend.is_ended() {
+            self.first.get_or_insert(CloseReason::Client);
+        }
+        Ok(())
+    }
+
+    /// The backend has said its last: if it is gone altogether, the client gets a moment to close
+    /// by itself. Closing with unread input would reset the connection and could take the last
+    /// message with it.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<CloseReason> {
+        loop {
+            let linger = self
+                .linger
+                .get_or_insert_with(|| Box::pin(sleep(CLOSE_LINGER)));
+            if linger.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            if self.backend.is_gone() {
+                return Poll::Ready(self.first.take().unwrap_or(CloseReason::Backend));
+            }
+            // It still listens, as who has only half closed.
+            self.linger = None;
+        }
+    }
+}
+
+/// The connection to a tenant's server.
+struct Backend(UnixStream);
+
+impl Backend {
+    /// Whether it has closed both ways.
+    fn is_gone(&self) -> bool {
+        let mut descriptors = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        match nix::poll::poll(&mut descriptors, PollTimeout::ZERO) {
+            Ok(_) => descriptors[0]
+                .revents()
+                .is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR)),
+            Err(_) => true,
+        }
+    }
+}
+
+impl AsyncRead for Backend {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.0).poll_read(context, into) {
+            // An AF_UNIX peer that closes while it has unread input resets, which on a backend's
+            // side is no failure: all that it had sent was read before.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                Poll::Ready(Ok(()))
+            }
+            other => other,
+        }
+    }
+}
+
+impl AsyncWrite for Backend {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+#[path = "secure_relay_tests.rs"]
+mod tests;

@@ -1,0 +1,176 @@
+//! TLS towards clients, each scenario on an installation of its own: certificates count for all of
+//! a router's clients, and the other scenarios compare with a server that has none.
+
+mod ending;
+mod libpq;
+mod negotiation;
+mod reload;
+mod session;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pgs_tests::installation::Installation;
+use pgs_tests::login::first_packet;
+use pgs_tests::router::Router;
+use pgs_tests::stage::Stage;
+use pgs_tests::tenant::Tenant;
+use pgs_tests::trust;
+use pgs_tests::trust::ALPN;
+use pgs_tests::trust::Issued;
+use pgs_tests::wire::Wire;
+
+use anyhow::ensure;
+
+use crate::Named;
+
+pub(crate) const SCENARIOS: &[Named] = &[
+    (
+        "requests_and_handshakes",
+        negotiation::requests_and_handshakes,
+    ),
+    ("a_server_name_names_the_tenant", negotiation::server_names),
+    ("required_for_sessions", negotiation::required_for_sessions),
+    ("psql_in_every_sslmode", libpq::psql_in_every_sslmode),
+    (
+        "libpq_18_direct_and_cancel",
+        libpq::libpq_18_direct_and_cancel,
+    ),
+    (
+        "every_byte_and_every_end",
+        session::every_byte_and_every_end,
+    ),
+    ("cancel", session::cancel),
+    ("ended_by_the_router", ending::ended_by_the_router),
+    (
+        "certificates_change_while_serving",
+        reload::certificates_change,
+    ),
+];
+
+const SSL_REQUEST: u32 = 1234 << 16 | 5679;
+const GSSENC_REQUEST: u32 = 1234 << 16 | 5680;
+
+/// The tenant of these scenarios.
+const TENANT: &str = "sealed";
+
+/// Domain under which server names name tenants.
+const DOMAIN: &str = "db.test";
+
+/// How soon a running router notices files that changed, with a margin for a busy machine.
+const NOTICED: Duration = Duration::from_secs(5);
+
+/// An installation with a default certificate, and what to do with it.
+fn with_tls(
+    stage: &Stage,
+    arguments: &[&str],
+    scenario: impl FnOnce(&Ground<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let installation = Installation::start(stage.path())?;
+    let tenant = installation.create_tenant(TENANT)?;
+    let wild = format!("*.{DOMAIN}");
+    let issued = trust::issue(&installation.scratch("issued"), &["localhost", &wild])?;
+    let ground = Ground {
+        router: serve(&installation, &issued, arguments)?,
+        tenant,
+        issued,
+        installation: &installation,
+    };
+    scenario(&ground)
+}
+
+fn serve(
+    installation: &Installation,
+    issued: &Issued,
+    arguments: &[&str],
+) -> anyhow::Result<Router> {
+    install(installation, &["--default"], issued)?;
+    let (state, run) = (
+        installation.scratch("state"),
+        installation.scratch("tls-run"),
+    );
+    let path = installation.path();
+    let arguments = [
+        &["--path", path.as_str(), "--tls-domain", DOMAIN],
+        arguments,
+    ]
+    .concat();
+    Router::start_with(&state, &run, &arguments)
+}
+
+fn install(installation: &Installation, whose: &[&str], issued: &Issued) -> anyhow::Result<()> {
+    let (certificate, key) = (
+        issued.certificate.to_string_lossy(),
+        issued.key.to_string_lossy(),
+    );
+    let files = ["--certificate", &certificate, "--key", &key];
+    let set = [&["tls", "set"], whose, &files].concat();
+    installation.router().pgs(&set)?;
+    Ok(())
+}
+
+/// What a scenario works on. Ends in the order of the fields.
+struct Ground<'a> {
+    router: Router,
+    tenant: Tenant<'a>,
+    issued: Issued,
+    installation: &'a Installation,
+}
+
+impl Ground<'_> {
+    /// A connection in the clear that has said nothing yet.
+    fn connect(&self) -> anyhow::Result<Wire> {
+        Wire::connect_tcp(self.router.address())
+    }
+
+    /// A connection that has been granted TLS by SSLRequest.
+    fn granted(&self) -> anyhow::Result<Wire> {
+        let mut wire = self.connect()?;
+        wire.send(&first_packet(SSL_REQUEST, b""))?;
+        let answer = wire.receive(1)?;
+        ensure!(answer == b"S", "SSLRequest was answered {answer:?}");
+        Ok(wire)
+    }
+
+    /// A connection over TLS, begun by SSLRequest.
+    fn asked(&self) -> anyhow::Result<Wire> {
+        self.granted()?
+            .secure(trust::client(Some("localhost"), None)?)
+    }
+
+    /// A connection over TLS, begun without a request.
+    fn direct(&self) -> anyhow::Result<Wire> {
+        self.connect()?
+            .secure(trust::client(Some("localhost"), Some(ALPN))?)
+    }
+
+    /// A session over TLS.
+    fn log_in(&self) -> anyhow::Result<Wire> {
+        let mut wire = self.asked()?;
+        wire.log_in(self.tenant.login())?;
+        Ok(wire)
+    }
+
+    /// Where the router looks for certificates.
+    fn certificates(&self) -> PathBuf {
+        self.installation.scratch("state/tls")
+    }
+
+    /// The certificate that a client is shown.
+    fn shown(&self, name: Option<&str>) -> anyhow::Result<Vec<u8>> {
+        let wire = self.granted()?.secure(trust::client(name, None)?)?;
+        let shown = wire.tls()?.peer_certificates().unwrap_or_default();
+        ensure!(!shown.is_empty(), "no certificate");
+        Ok(shown[0].to_vec())
+    }
+
+    /// Another certificate, not installed.
+    fn issue(&self, name: &str) -> anyhow::Result<Issued> {
+        let directory = self.installation.scratch(&format!("issued-{name}"));
+        if directory.exists() {
+            fs::remove_dir_all(&directory)?;
+        }
+        trust::issue(&directory, &[name])
+    }
+}
