@@ -3,9 +3,9 @@
 //! | module | its one idea | knows nothing of |
 //! |---|---|---|
 //! | [`protocol`] | bytes in, values or errors out | sockets, files, time |
-//! | [`tenant`] | who the tenants are and what they may do: the registry | containers, connections |
-//! | [`container`] | one container, volume and socket directory per tenant; all of bollard | connections |
-//! | [`datapath`] | moves a session's bytes, in the kernel or by relay; all of aya | tenants' rules, the protocol |
+//! | [`tenant`] | who there is and what they may do | containers, connections |
+//! | [`container`] | a container, volume and socket directory per tenant | connections |
+//! | [`datapath`] | moves a session's bytes, in the kernel or by relay | tenants, the protocol |
 //! | [`server`] | from accept to handover: startup, routing, access, cancel, drain | containers |
 //! | [`tls`] | certificates: their files, and which one a client is shown | tenants, sockets |
 //! | [`admin`] | what the commands and a running `pgs serve` say to each other | |

@@ -94,8 +94,11 @@ fn report(skipped: &[(String, String)]) {
     {
         warn(&format!("writing {}: {error}", file.display()));
     }
-    let summary = format!("skipped: {}\n{lines}", skipped.len());
-    if let Err(error) = std::io::stdout().write_all(summary.as_bytes()) {
+    let list: String = lines
+        .lines()
+        .map(|line| format!("not run: {line}\n"))
+        .collect();
+    if let Err(error) = std::io::stdout().write_all(list.as_bytes()) {
         warn(&format!("writing the summary: {error}"));
     }
 }

@@ -227,9 +227,9 @@ pub fn outcome(output: &Output) -> Outcome {
     }
 }
 
-/// The binary that was built beside this test, or the one that `PGS_BINARY` names.
+/// The binary that was built beside this test, or the one that `PGS_BIN` names.
 fn binary() -> Result<PathBuf> {
-    if let Some(path) = env::var_os("PGS_BINARY") {
+    if let Some(path) = env::var_os("PGS_BIN") {
         return Ok(path.into());
     }
     // target/<profile>/deps/<test> lies two below target/<profile>/pgs.

@@ -4,10 +4,16 @@
 #![forbid(unsafe_code)]
 
 mod apt;
+mod bench;
+mod ci;
+mod demo;
+mod ebpf;
 mod image;
 mod process;
 mod report;
 mod setup;
+mod test;
+mod tidy;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -23,16 +29,34 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Build a PostgreSQL 18 image with the contract of the official one, from distribution packages
+    /// Measure pgs against the published port, HAProxy and PgBouncer, side by side
+    Bench(bench::BenchArgs),
+    /// Build the eBPF object from source, or compare it with the one in the repository
+    BuildEbpf(ebpf::BuildEbpfArgs),
+    /// Run every check that a change must pass, then every test
+    Ci,
+    /// Show it all: set up, build, serve, make a tenant, query it through the kernel path
+    Demo(demo::DemoArgs),
+    /// Build a PostgreSQL 18 image like the official one from distribution packages
     Image(image::ImageArgs),
     /// Put in place what the other commands need: Docker, clients, image, eBPF tools
     Setup(setup::SetupArgs),
+    /// Set up what is missing, build, and run every test
+    Test,
+    /// Check the rules that clippy does not know
+    Tidy,
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
+        Task::Bench(args) => bench::run(&args),
+        Task::BuildEbpf(args) => ebpf::run(&args),
+        Task::Ci => ci::run(),
+        Task::Demo(args) => demo::run(&args),
         Task::Image(args) => image::run(&args),
         Task::Setup(args) => setup::run(&args),
+        Task::Test => test::run(),
+        Task::Tidy => tidy::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

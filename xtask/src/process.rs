@@ -87,6 +87,26 @@ pub(crate) fn visible(command: &mut Command) -> Result<()> {
     require(status, &shown, "see its output above")
 }
 
+/// Runs to the end and hands over each line of stdout as it comes; stderr is this terminal's.
+/// Says whether the program succeeded.
+pub(crate) fn each_line(command: &mut Command, mut take: impl FnMut(&str)) -> Result<bool> {
+    let shown = shown(command);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start `{shown}`"))?;
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).split(b'\n') {
+            take(&String::from_utf8_lossy(&line?));
+        }
+    }
+    Ok(child
+        .wait()
+        .with_context(|| format!("wait for `{shown}`"))?
+        .success())
+}
+
 /// Runs a long program, showing how long it has run and what it said last.
 pub(crate) fn followed(step: &Step, command: &mut Command) -> Result<()> {
     let shown = shown(command);

@@ -1,6 +1,6 @@
 //! What xtask prints: one line when a step starts something, one when it ends.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -76,8 +76,23 @@ pub(crate) fn line(text: impl Display) {
     drop(writeln!(std::io::stdout(), "{text}"));
 }
 
+/// A failure that the output already ends with: nothing is to be printed after it.
+#[derive(Debug)]
+pub(crate) struct AlreadySaid;
+
+impl Display for AlreadySaid {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("see the output above")
+    }
+}
+
+impl std::error::Error for AlreadySaid {}
+
 /// The error and everything under it, one cause a line.
 pub(crate) fn failure(error: &anyhow::Error) {
+    if error.is::<AlreadySaid>() {
+        return;
+    }
     drop(writeln!(std::io::stderr(), "\n✗ {error}"));
     for cause in error.chain().skip(1) {
         drop(writeln!(std::io::stderr(), "  because: {cause}"));

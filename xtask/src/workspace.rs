@@ -3,12 +3,18 @@
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-/// The root of the workspace this binary was built in.
+/// The root of the workspace that `cargo xtask` was called in.
 pub(crate) fn root() -> &'static Path {
-    // xtask is a direct child of the root; without a parent it would be the root itself.
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.parent().unwrap_or(own)
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        // Cargo says where it runs xtask for; without cargo, where it was built.
+        let own = std::env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        // xtask is a direct child of the root; without a parent it would be the root itself.
+        own.parent().map(Path::to_owned).unwrap_or(own)
+    });
+    &ROOT
 }
 
 /// Cargo's target directory, as cargo itself would choose it.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::command::Context;
+use crate::container::answer;
 use crate::container::engine::Engine;
 use crate::container::error::ContainerError;
 use crate::container::state::ContainerState;
@@ -113,10 +114,22 @@ pub(super) async fn take(context: &Context, registry: &Registry) -> Result<Inven
     };
     // After Docker: a tenant made in between is then in both, not in Docker alone.
     let tenants = registry.all()?;
-    Ok(Inventory {
-        entries: merge(tenants, docker),
-        engine,
-    })
+    let mut entries = merge(tenants, docker);
+    for entry in &mut entries {
+        settle(context, entry);
+    }
+    Ok(Inventory { entries, engine })
+}
+
+/// Docker looks at a container's health every few seconds, and until it has done so for the first
+/// time says that it starts. Whether the server takes clients is its own to say.
+fn settle(context: &Context, entry: &mut Entry) {
+    if (entry.standing, entry.container) != (Standing::Ready, ContainerState::Starting) {
+        return;
+    }
+    if answer::takes_clients(&context.directories.socket_directory(&entry.tenant)) {
+        entry.container = ContainerState::Healthy;
+    }
 }
 
 fn merge(

@@ -56,9 +56,6 @@ pub const RELAY_READS_PER_EVENT_MAX: usize = 16;
 /// Looks at the backend's queue during enrolment before the attempt is given up as contended.
 pub const ENROL_QUEUE_CHECKS_MAX: usize = 16;
 
-/// Enrolments of one session that may be contended before it stays with the relay.
-pub const ENROL_ATTEMPTS_MAX: u32 = 8;
-
 /// How long a client may take to close after its backend has gone, before it is closed on.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
 
@@ -224,6 +221,24 @@ pub const END_BACKENDS_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long the last message of an ended backend may take to reach its client.
 pub const LAST_WORDS_GRACE: Duration = Duration::from_millis(250);
+
+/// epoll waits in whole milliseconds. A wait is rounded up by this, or it would end in a busy loop.
+pub const EPOLL_GRANULE: Duration = Duration::from_micros(999);
+
+/// For the kernel's answer about one socket; it comes within the request, or something is wrong.
+pub const SOCK_DIAG_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long a canary's client does not read: some jiffies, at which the kernel tries again.
+pub const CANARY_STALL: Duration = Duration::from_millis(12);
+
+/// Between two looks of a canary at whether something has happened.
+pub const CANARY_POLL_INTERVAL: Duration = Duration::from_micros(100);
+
+/// How often a spinner turns.
+pub const SPINNER_INTERVAL: Duration = Duration::from_millis(100);
+
+/// For a server to say whether it takes clients.
+pub const ANSWER_DEADLINE: Duration = Duration::from_millis(500);
 
 // TLS
 

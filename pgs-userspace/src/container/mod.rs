@@ -1,5 +1,6 @@
 //! One container, volume and socket directory per tenant. Only this module knows bollard.
 
+pub mod answer;
 pub mod engine;
 pub mod error;
 pub mod execute;

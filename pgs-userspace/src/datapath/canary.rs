@@ -8,7 +8,6 @@ use std::net::Ipv4Addr;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 use std::time::Instant;
 
 use nix::sys::socket::setsockopt;
@@ -19,8 +18,10 @@ use super::kernel::KernelAccess;
 use super::kernel::KernelPath;
 use super::kernel::Refused;
 use crate::config::limits::CANARY_DEADLINE;
+use crate::config::limits::CANARY_POLL_INTERVAL;
 use crate::config::limits::CANARY_QUEUED_BYTES_MAX;
 use crate::config::limits::CANARY_SOCKET_BUFFER_BYTES;
+use crate::config::limits::CANARY_STALL;
 use crate::config::limits::CANARY_STREAM_BYTES;
 
 /// What one canary found.
@@ -222,7 +223,7 @@ fn bounded_and_exact(kernel: &mut KernelAccess) -> Result<String, String> {
         ));
     }
     // The kernel tries again every jiffy while the client does not read.
-    std::thread::sleep(Duration::from_millis(12));
+    std::thread::sleep(CANARY_STALL);
     let deadline = Instant::now() + CANARY_DEADLINE;
     let (mut written, mut received) = (queued, Vec::with_capacity(sent.len()));
     let mut buffer = [0; 16 * 1024];
@@ -274,7 +275,7 @@ fn end_of_stream(kernel: &mut KernelAccess) -> Result<String, String> {
         if Instant::now() > deadline {
             return Err("the flow is never found drained".into());
         }
-        std::thread::sleep(Duration::from_micros(100));
+        std::thread::sleep(CANARY_POLL_INTERVAL);
     }
     kernel.end(&enrolment);
     stage

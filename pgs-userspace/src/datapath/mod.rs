@@ -10,6 +10,7 @@ pub mod meter;
 mod pump;
 mod session;
 mod socket;
+mod token;
 mod worker;
 
 use std::io;

@@ -22,7 +22,6 @@ use super::socket;
 use crate::config::limits::CLOSE_LINGER;
 use crate::config::limits::DRAIN_POLL_INTERVAL_MAX;
 use crate::config::limits::DRAIN_POLL_INTERVAL_MIN;
-use crate::config::limits::ENROL_ATTEMPTS_MAX;
 
 /// Which socket of a session an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +65,8 @@ pub(super) struct Session {
 /// Who moves the bytes from the backend to the client.
 #[derive(Debug)]
 enum Flow {
-    /// The relay, until the first quiet moment.
-    Untried { attempts: u32 },
+    /// The relay, until the session starts.
+    Untried,
     /// The relay, for good.
     Relay,
     /// The verdict program; the pump only what it let pass.
@@ -89,7 +88,7 @@ impl Session {
         } = handover;
         meter.begin_relay(None);
         let flow = if try_kernel {
-            Flow::Untried { attempts: 0 }
+            Flow::Untried
         } else {
             Flow::Relay
         };
@@ -107,10 +106,12 @@ impl Session {
         }
     }
 
-    /// Moves what can be moved at once, before any event.
+    /// Enrols, then moves what can be moved before any event: in this order, because a backend that
+    /// has been told nothing since its ReadyForQuery says nothing.
     pub(super) fn start(&mut self, loan: &mut Loan<'_>) -> Outcome {
-        self.pump_to_backend(loan)?;
         self.pump_to_client(loan)?;
+        self.try_enrol(loan);
+        self.pump_to_backend(loan)?;
         self.settle(loan)
     }
 
@@ -279,34 +280,27 @@ impl Session {
             }
             return Ok(());
         }
-        if matches!(self.flow, Flow::Untried { .. }) {
-            self.try_enrol(loan);
-        }
         Ok(())
     }
 
+    /// Tries to enrol, once: later it could never be certain that the backend is not just sending.
     fn try_enrol(&mut self, loan: &mut Loan<'_>) {
-        let quiet = self.to_client.wait() == Wait::Readable && self.to_client.is_flushed();
-        let (Flow::Untried { attempts }, true, Some(kernel)) = (
-            &self.flow,
-            quiet && !self.backend_gone,
-            loan.kernel.as_deref_mut(),
-        ) else {
+        let quiet = self.to_client.wait() == Wait::Readable;
+        let (Flow::Untried, Some(kernel)) = (&self.flow, loan.kernel.as_deref_mut()) else {
             return;
         };
-        let attempts = attempts + 1;
-        self.flow = match kernel.enrol(&self.client, &self.backend) {
+        let enrolled = if quiet {
+            kernel.enrol(&self.client, &self.backend)
+        } else {
+            Err(Refused::Contended)
+        };
+        self.flow = match enrolled {
             Ok(enrolment) => {
                 self.meter.begin_kernel(enrolment.slot());
                 Flow::Kernel(enrolment)
             }
-            Err(Refused::Contended) if attempts < ENROL_ATTEMPTS_MAX => Flow::Untried { attempts },
-            Err(Refused::Contended) => {
-                self.meter
-                    .begin_relay(Some(format!("busy at each of {attempts} attempts")));
-                Flow::Relay
-            }
-            Err(Refused::Failed(reason)) => {
+            Err(refused) => {
+                let reason = refused.to_string();
                 tracing::warn!(reason, "session stays with the relay");
                 self.meter.begin_relay(Some(reason));
                 Flow::Relay

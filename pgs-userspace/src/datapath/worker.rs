@@ -9,7 +9,6 @@ use std::sync::mpsc::Receiver;
 use std::sync::mpsc::SyncSender;
 use std::sync::mpsc::TrySendError;
 use std::sync::mpsc::sync_channel;
-use std::time::Duration;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -29,6 +28,11 @@ use super::session::Interests;
 use super::session::Loan;
 use super::session::Session;
 use super::session::Side;
+use super::token::GENERATION_MASK;
+use super::token::WAKE_TOKEN;
+use super::token::pack;
+use super::token::unpack;
+use crate::config::limits::EPOLL_GRANULE;
 use crate::config::limits::RELAY_BUFFER_BYTES;
 use crate::config::limits::WORKER_COMMANDS_MAX;
 use crate::config::limits::WORKER_EVENTS_MAX;
@@ -117,9 +121,6 @@ impl WorkerHandle {
     }
 }
 
-/// Token of the wake-up event; no session has it.
-const WAKE_TOKEN: u64 = u64::MAX;
-
 struct Worker {
     epoll: Epoll,
     inbox: Receiver<Command>,
@@ -191,7 +192,7 @@ impl Worker {
             return EpollTimeout::NONE;
         };
         // Rounded up: a wait that is a fraction short would end in a busy loop.
-        let wait = at.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+        let wait = at.saturating_duration_since(Instant::now()) + EPOLL_GRANULE;
         EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::MAX)
     }
 
@@ -348,23 +349,6 @@ fn loan<'a>(scratch: &'a mut [u8], kernel: Option<&'a mut KernelAccess>) -> Loan
     }
 }
 
-/// Bits of a token that hold the generation; one bit below them holds the side.
-const GENERATION_MASK: u32 = u32::MAX >> 1;
-
-fn pack(index: u32, generation: u32, side: Side) -> u64 {
-    let side = u64::from(side == Side::Backend);
-    u64::from(index) << 32 | u64::from(generation & GENERATION_MASK) << 1 | side
-}
-
-fn unpack(token: u64) -> (u32, u32, Side) {
-    let side = if token & 1 == 1 {
-        Side::Backend
-    } else {
-        Side::Client
-    };
-    ((token >> 32) as u32, (token as u32) >> 1, side)
-}
-
 /// Makes epoll report `wanted` instead of `before`.
 fn listen(
     epoll: &Epoll,
@@ -379,28 +363,5 @@ fn listen(
         (Some(_), None) => epoll.delete(socket),
         (Some(before), Some(events)) if before == events => Ok(()),
         (Some(_), Some(events)) => epoll.modify(socket, &mut EpollEvent::new(events, token)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_holds_what_was_packed() {
-        for (index, generation, side) in [
-            (0, 0, Side::Client),
-            (7, 3, Side::Backend),
-            (u32::MAX - 1, GENERATION_MASK, Side::Client),
-        ] {
-            assert_eq!(
-                unpack(pack(index, generation, side)),
-                (index, generation, side)
-            );
-        }
-        assert_ne!(
-            pack(u32::MAX - 1, GENERATION_MASK, Side::Backend),
-            WAKE_TOKEN
-        );
     }
 }

@@ -1,17 +1,14 @@
 //! What a command is doing while it takes time: a spinner on a terminal, else a line each.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use indicatif::ProgressBar;
 use indicatif::ProgressDrawTarget;
 use indicatif::ProgressStyle;
 
+use crate::config::limits::SPINNER_INTERVAL;
 use crate::container::image::PullProgress;
 use crate::output::Printer;
-
-/// How often a spinner turns.
-const TICK: Duration = Duration::from_millis(100);
 
 /// Something that is being done. Its line goes away when it ends.
 #[derive(Debug)]
@@ -28,7 +25,7 @@ impl Printer {
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         bar.set_message(text.to_owned());
-        bar.enable_steady_tick(TICK);
+        bar.enable_steady_tick(SPINNER_INTERVAL);
         Step { bar: Some(bar) }
     }
 
@@ -49,7 +46,7 @@ impl Printer {
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
         bar.set_message(text);
-        bar.enable_steady_tick(TICK);
+        bar.enable_steady_tick(SPINNER_INTERVAL);
         Download {
             bar: Some(bar),
             layers: BTreeMap::new(),

@@ -54,6 +54,19 @@ pub struct FrameError {
     pub start: u64,
 }
 
+/// Length in bytes of the message that `bytes` begins with, once all of it is there. A message with
+/// an impossible length, or of more than `most` bytes, takes all there is: whoever gets it will say
+/// what is wrong.
+pub fn first_message_bytes(bytes: &[u8], most: usize) -> Option<usize> {
+    let word = bytes.get(1..HEADER_BYTES)?.try_into().ok()?;
+    let length = u32::from_be_bytes(word);
+    let whole = 1 + length as usize;
+    if length < LENGTH_WORD_BYTES || whole > most {
+        return Some(bytes.len());
+    }
+    (bytes.len() >= whole).then_some(whole)
+}
+
 /// Walks over a stream of messages.
 #[derive(Debug)]
 pub struct FrameScanner {
@@ -229,6 +242,16 @@ mod tests {
         scanner.feed(bytes, note).unwrap();
         assert_eq!(scanner.offset(), bytes.len() as u64);
         found
+    }
+
+    #[test]
+    fn the_first_message_is_cut_off_when_it_is_whole() {
+        assert_eq!(first_message_bytes(b"p\0\0\0", 9), None);
+        assert_eq!(first_message_bytes(b"p\0\0\0\x05", 9), None);
+        assert_eq!(first_message_bytes(b"p\0\0\0\x05xQ", 9), Some(6));
+        assert_eq!(first_message_bytes(b"p\0\0\0\x03xQ", 9), Some(7));
+        assert_eq!(first_message_bytes(b"p\0\0\0\x09xQ", 9), Some(7));
+        assert_eq!(first_message_bytes(b"p\xff\xff\xff\xffxQ", 9), Some(7));
     }
 
     #[test]

@@ -124,3 +124,14 @@ fn the_table_has_a_line_for_each() {
     assert_eq!(table.lines().count(), 2 + Refusal::all().count());
     assert!(table.contains("| tenant_starting | 57P03 | `the database system is starting up` |"));
 }
+
+#[test]
+fn the_documentation_has_the_table_as_it_is() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/errors.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    assert!(
+        document.contains(&markdown()),
+        "docs/errors.md is to contain:\n{}",
+        markdown()
+    );
+}

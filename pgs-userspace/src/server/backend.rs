@@ -53,7 +53,10 @@ fn pin(path: &Path) -> io::Result<OwnedFd> {
     if kind == SFlag::S_IFSOCK {
         Ok(socket)
     } else {
-        Err(io::Error::other(format!("`{}` is no socket", path.display())))
+        Err(io::Error::other(format!(
+            "`{}` is no socket",
+            path.display()
+        )))
     }
 }
 
@@ -67,7 +70,10 @@ mod tests {
     #[tokio::test]
     async fn a_link_to_another_tenants_socket_leads_nowhere() {
         let directory = tempfile::tempdir().unwrap();
-        let (theirs, ours) = (directory.path().join("theirs"), directory.path().join("ours"));
+        let (theirs, ours) = (
+            directory.path().join("theirs"),
+            directory.path().join("ours"),
+        );
         std::fs::create_dir(&theirs).unwrap();
         std::fs::create_dir(&ours).unwrap();
         let listener = UnixListener::bind(theirs.join(SOCKET_NAME)).unwrap();

@@ -26,8 +26,14 @@ pub(super) trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send {
     /// The host name that the client asked for.
     fn server_name(&self) -> Option<&str>;
 
-    /// The client is logged in: from here on its bytes are only moved.
-    fn begin_session(self, door: &FrontDoor, backend: UnixStream, lease: SessionLease);
+    /// The client is logged in: from here on its bytes are only moved, the pending ones first.
+    fn begin_session(
+        self,
+        door: &FrontDoor,
+        backend: UnixStream,
+        pending_to_backend: Bytes,
+        lease: SessionLease,
+    );
 }
 
 /// The one kind of connection that becomes a [`Handover`].
@@ -38,7 +44,13 @@ impl ClientStream for TcpStream {
         None
     }
 
-    fn begin_session(self, door: &FrontDoor, backend: UnixStream, lease: SessionLease) {
+    fn begin_session(
+        self,
+        door: &FrontDoor,
+        backend: UnixStream,
+        pending_to_backend: Bytes,
+        lease: SessionLease,
+    ) {
         let session = Arc::clone(lease.session());
         let sockets = self
             .into_std()
@@ -54,7 +66,7 @@ impl ClientStream for TcpStream {
         let handover = Handover {
             client,
             backend,
-            pending_to_backend: Bytes::new(),
+            pending_to_backend,
             pending_to_client: Bytes::new(),
             meter: Arc::clone(&session.meter),
             lease: lease.hand_over(Arc::clone(&door.data_path)),
@@ -78,9 +90,15 @@ impl ClientStream for SecureStream {
         self.get_ref().1.server_name()
     }
 
-    fn begin_session(self, door: &FrontDoor, backend: UnixStream, lease: SessionLease) {
+    fn begin_session(
+        self,
+        door: &FrontDoor,
+        backend: UnixStream,
+        pending_to_backend: Bytes,
+        lease: SessionLease,
+    ) {
         announce(door, lease.session());
-        secure_relay::begin(self, backend, lease);
+        secure_relay::begin(self, backend, pending_to_backend, lease);
     }
 }
 

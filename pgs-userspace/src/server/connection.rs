@@ -280,14 +280,14 @@ impl<C: ClientStream> Connection<'_, C> {
             address,
             deadline,
         } = self;
-        let mut backend = match connect(route, message, &rest).await {
+        let mut backend = match connect(route, message).await {
             Ok(backend) => backend,
             Err(refusal) => return Err((client, refusal)),
         };
-        let mut login = Login::new();
+        let mut login = Login::new(rest);
         let ended = timeout_at(deadline, login.run(&mut client, &mut backend)).await;
         let meter = &lease.session().meter;
-        meter.add_to_backend(message.raw().len() + rest.len() + login.to_backend_bytes);
+        meter.add_to_backend(message.raw().len() + login.to_backend_bytes);
         meter.add_to_client(login.to_client_bytes);
         let session = lease.session().id;
         match ended {
@@ -300,7 +300,7 @@ impl<C: ClientStream> Connection<'_, C> {
                     let directory = route.socket_directory.clone();
                     lease.learn_key(door.cancels.register(process_id, key, directory));
                 }
-                client.begin_session(door, backend, lease);
+                client.begin_session(door, backend, login.held.freeze(), lease);
                 Ok(())
             }
             Ok(Ok(LoginEnd::Refused(sqlstate, text))) => {
@@ -329,15 +329,10 @@ impl<C: ClientStream> Connection<'_, C> {
 const RELAXED: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Relaxed;
 
 /// Connects to the tenant's server and sends it the startup packet, byte for byte.
-async fn connect(
-    route: &Route,
-    message: &StartupMessage,
-    rest: &[u8],
-) -> Result<UnixStream, Refusal> {
+async fn connect(route: &Route, message: &StartupMessage) -> Result<UnixStream, Refusal> {
     let connected = async {
         let mut backend = backend::connect(&route.socket_directory).await?;
         backend.write_all(message.raw()).await?;
-        backend.write_all(rest).await?;
         std::io::Result::Ok(backend)
     };
     connected.await.map_err(|error| {

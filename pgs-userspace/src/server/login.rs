@@ -1,6 +1,9 @@
 //! The login: what client and backend say until the first ReadyForQuery, forwarded untouched.
 //!
-//! The router only listens: for the key by which the backend can be cancelled, and for the end.
+//! The router listens: for the key by which the backend can be cancelled, and for the end. What a
+//! client sends without having been asked waits until the login has ended: at its first
+//! ReadyForQuery the backend then has nothing to do and nothing to say, which is when the data path
+//! can take its socket over.
 
 use std::io;
 
@@ -13,10 +16,12 @@ use tokio::net::UnixStream;
 
 use crate::config::limits::LOGIN_BUFFER_BYTES;
 use crate::config::limits::LOGIN_CLIENT_BYTES_MAX;
+use crate::protocol::backend::AuthenticationRequest;
 use crate::protocol::backend::BackendError;
 use crate::protocol::backend::BackendMessage;
 use crate::protocol::backend::BackendScanner;
 use crate::protocol::cancel::CancelKey;
+use crate::protocol::message;
 use crate::protocol::sqlstate::SqlState;
 
 /// How a login ended.
@@ -40,6 +45,10 @@ pub(super) struct Login {
     scanner: BackendScanner,
     /// By what the backend can be cancelled.
     pub(super) key: Option<(u32, CancelKey)>,
+    /// What the client has sent and the backend has not asked for.
+    pub(super) held: BytesMut,
+    /// The backend has asked, and the client has not answered yet.
+    asked: bool,
     ready: bool,
     refused: Option<(Option<SqlState>, String)>,
     /// Bytes forwarded each way.
@@ -48,10 +57,13 @@ pub(super) struct Login {
 }
 
 impl Login {
-    pub(super) fn new() -> Self {
+    /// `held`: what came behind the startup packet.
+    pub(super) fn new(held: BytesMut) -> Self {
         Self {
             scanner: BackendScanner::new(),
             key: None,
+            held,
+            asked: false,
             ready: false,
             refused: None,
             to_backend_bytes: 0,
@@ -65,11 +77,11 @@ impl Login {
         client: &mut (impl AsyncRead + AsyncWrite + Unpin),
         backend: &mut UnixStream,
     ) -> io::Result<LoginEnd> {
-        let mut from_client = BytesMut::with_capacity(LOGIN_BUFFER_BYTES);
         let mut from_backend = BytesMut::with_capacity(LOGIN_BUFFER_BYTES);
+        let mut client_ended = false;
         loop {
-            // A client that sends on and on before it is logged in waits until it is.
-            let listen = self.to_backend_bytes < LOGIN_CLIENT_BYTES_MAX;
+            self.answer(backend).await;
+            let listen = !client_ended && self.held.len() < LOGIN_CLIENT_BYTES_MAX;
             tokio::select! {
                 biased;
                 read = backend.read_buf(&mut from_backend) => {
@@ -92,24 +104,36 @@ impl Login {
                         return Ok(LoginEnd::Ready);
                     }
                 }
-                read = client.read_buf(&mut from_client), if listen => {
-                    let read = read?;
-                    if read == 0 {
+                read = client.read_buf(&mut self.held), if listen => {
+                    client_ended = read? == 0;
+                    if client_ended && self.held.is_empty() {
                         return Ok(LoginEnd::ClientGone);
                     }
-                    self.to_backend_bytes += read;
-                    // A backend that is gone has said why, or its closing will tell.
-                    backend.write_all(&from_client).await.ok();
-                    from_client.clear();
                 }
             }
         }
+    }
+
+    /// Forwards one message of the client's, whatever it is, for each time the backend has asked.
+    async fn answer(&mut self, backend: &mut UnixStream) {
+        if !self.asked {
+            return;
+        }
+        let Some(length) = message::first_message_bytes(&self.held, LOGIN_CLIENT_BYTES_MAX) else {
+            return;
+        };
+        self.asked = false;
+        let answer = self.held.split_to(length);
+        self.to_backend_bytes += length;
+        // A backend that is gone has said why, or its closing will tell.
+        backend.write_all(&answer).await.ok();
     }
 
     fn listen(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
         let Self {
             scanner,
             key: learnt,
+            asked,
             ready,
             refused,
             ..
@@ -121,6 +145,8 @@ impl Login {
             } => {
                 *learnt = Some((process_id, key));
             }
+            BackendMessage::AuthenticationRequest(AuthenticationRequest::SaslFinal) => {}
+            BackendMessage::AuthenticationRequest(_) => *asked = true,
             BackendMessage::ReadyForQuery { .. } => *ready = true,
             BackendMessage::Error { sqlstate, message } => *refused = Some((sqlstate, message)),
             _ => {}

@@ -20,7 +20,7 @@ use crate::config::limits::SECURE_RELAY_READ_BYTES;
 /// One direction.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
-    /// Read and not yet written; at most one read's worth.
+    /// Read and not yet written; at most one read's worth, or what the login had held back.
     pending: Vec<u8>,
     /// How much of `pending` is written.
     written: usize,
@@ -49,6 +49,14 @@ pub(super) enum FlowError {
 }
 
 impl Flow {
+    /// Bytes that were read before this began go first.
+    pub(super) fn new(pending: Vec<u8>) -> Self {
+        Self {
+            pending,
+            ..Self::default()
+        }
+    }
+
     /// Whether the source has ended and the target knows.
     pub(super) fn is_ended(&self) -> bool {
         self.state == State::Ended

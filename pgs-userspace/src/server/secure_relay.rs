@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
 
+use bytes::Bytes;
 use nix::poll::PollFd;
 use nix::poll::PollFlags;
 use nix::poll::PollTimeout;
@@ -31,8 +32,12 @@ use crate::datapath::handover::CloseReason;
 use crate::datapath::handover::Lease as _;
 
 /// Relays until either side ends the session or it is ended from outside.
-pub(super) fn begin<C>(client: C, backend: UnixStream, lease: SessionLease)
-where
+pub(super) fn begin<C>(
+    client: C,
+    backend: UnixStream,
+    pending_to_backend: Bytes,
+    lease: SessionLease,
+) where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let session = Arc::clone(lease.session());
@@ -40,7 +45,7 @@ where
     let mut relay = Relay {
         client,
         backend: Backend(backend),
-        to_backend: Flow::default(),
+        to_backend: Flow::new(pending_to_backend.into()),
         to_client: Flow::default(),
         first: None,
         linger: None,

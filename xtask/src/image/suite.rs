@@ -33,9 +33,12 @@ pub(super) fn carrying_postgresql(step: &Step, mirror: &Mirror) -> Result<Suite>
     for name in candidates {
         let directory = workspace::scratch("image/apt")?.join(name);
         // A mirror need not carry every suite: the next one may do.
-        let Ok(apt) = Elsewhere::fetch(step, &directory, mirror, &[name]) else {
-            seen.push(format!("{name} (not on the mirror)"));
-            continue;
+        let apt = match Elsewhere::fetch(step, &directory, mirror, &[name]) {
+            Ok(apt) => apt,
+            Err(error) => {
+                seen.push(format!("{name}: {}", last_line(&error)));
+                continue;
+            }
         };
         if !apt.versions(PACKAGE)?.is_empty() {
             return Ok(Suite {
@@ -43,13 +46,24 @@ pub(super) fn carrying_postgresql(step: &Step, mirror: &Mirror) -> Result<Suite>
                 script: script(&mirror.origin, name),
             });
         }
-        seen.push(name.to_owned());
+        seen.push(format!("{name}: not in it"));
     }
     bail!(
-        "no suite of the machine's mirror has {PACKAGE} (looked at {}); \
+        "no suite of the machine's mirror has {PACKAGE} ({}); \
          pull `postgres:18` from a registry and set PGS_IMAGE=postgres:18",
         seen.join(", ")
     )
+}
+
+/// Apt says what is wrong at the end.
+fn last_line(error: &anyhow::Error) -> String {
+    let cause = error.root_cause().to_string();
+    cause
+        .lines()
+        .next_back()
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 fn script(origin: &str, name: &str) -> String {

@@ -7,6 +7,7 @@ mod bpf_linker;
 mod cargo_deny;
 mod client;
 mod docker;
+mod measured;
 pub(crate) mod postgres_image;
 mod rust_source;
 mod tool;
@@ -31,6 +32,7 @@ pub(crate) enum Purpose {
     Test,
     Ci,
     BuildEbpf,
+    Bench,
 }
 
 /// What set-up found or made, for the command that asked for it.
@@ -55,15 +57,15 @@ pub(crate) fn run(args: &SetupArgs) -> Result<()> {
 
 /// Brings the machine to where `purpose` can run.
 pub(crate) fn ensure(purpose: Purpose) -> Result<Machine> {
-    use Purpose::{BuildEbpf, Ci, Demo, Everything, Test};
+    use Purpose::{Bench, BuildEbpf, Ci, Demo, Everything, Test};
     heading("set-up");
     let mut machine = Machine::default();
-    if matches!(purpose, Everything | Demo | Test | Ci) {
+    if matches!(purpose, Everything | Demo | Test | Ci | Bench) {
         docker::ensure()?;
         client::ensure()?;
         machine.image = Some(postgres_image::ensure()?);
     }
-    if matches!(purpose, Everything | Test | Ci) {
+    if matches!(purpose, Everything | Test | Ci | Bench) {
         client::ensure_iproute()?;
     }
     if matches!(purpose, Everything | Ci | BuildEbpf) {
@@ -71,6 +73,9 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<Machine> {
     }
     if matches!(purpose, Everything | Ci) {
         machine.cargo_deny = Some(cargo_deny::ensure()?);
+    }
+    if purpose == Bench {
+        measured::ensure()?;
     }
     Ok(machine)
 }

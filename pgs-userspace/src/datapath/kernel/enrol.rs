@@ -27,12 +27,15 @@ pub(in crate::datapath) struct Enrolment {
     forwarded: u64,
 }
 
-/// Why a session could not be enrolled; nothing is left in any map.
-#[derive(Debug)]
+/// Why a session could not be enrolled.
+#[derive(Debug, thiserror::Error)]
 pub(in crate::datapath) enum Refused {
-    /// Bytes arrived in the middle of it: relay them, then try again.
+    /// The backend spoke in the middle of it, which it does unasked only when its administrator
+    /// does something to it.
+    #[error("the backend spoke while the session was being enrolled")]
     Contended,
     /// The kernel said no.
+    #[error("{0}")]
     Failed(String),
 }
 
@@ -122,6 +125,11 @@ impl KernelAccess {
         drop(self.targets.remove(&enrolment.client_cookie));
     }
 
+    /// An AF_UNIX source may leave the map only when its peer sends nothing: the kernel drops a
+    /// buffer whose verdict is under way just then (`sk_psock_verdict_recv` of `net/core/skmsg.c`
+    /// finds no program, and without one the verdict is to drop). So this is for a backend that has
+    /// closed, or has been idle since its first ReadyForQuery.
+    ///
     /// No verdict runs for the flow any more; its sockets stay targets until they are closed, so
     /// that what the verdict let pass can still be read.
     fn withdraw(&mut self, enrolment: &Enrolment) -> u64 {
@@ -192,6 +200,15 @@ fn settled_bytes(client: &TcpStream) -> io::Result<u64> {
     }
 }
 
-fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Refused {
-    move |error| Refused::Failed(format!("{what}: {error}"))
+fn failed<E: std::error::Error>(what: &'static str) -> impl Fn(E) -> Refused {
+    move |error| {
+        // The system's own word is the innermost cause.
+        let mut text = format!("{what}: {error}");
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            text += &format!(": {inner}");
+            cause = inner.source();
+        }
+        Refused::Failed(text)
+    }
 }

@@ -139,7 +139,8 @@ impl KernelPath {
         &self.flows
     }
 
-    /// A thread's own access to the maps: no lock is shared. `part` of `parts` of the slots are its.
+    /// A thread's own access to the maps, by which it shares no lock. Of the slots it gets `part`
+    /// of `parts`.
     pub(super) fn access(&self, part: u32, parts: u32) -> Result<KernelAccess, KernelPathError> {
         assert!(part < parts, "part {part} of {parts}");
         let share = flow::FLOW_SLOTS / parts;

@@ -6,13 +6,14 @@
 use std::io;
 use std::io::Read as _;
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use nix::sys::stat::fstat;
 use socket2::Domain;
 use socket2::Protocol;
 use socket2::Socket;
 use socket2::Type;
+
+use crate::config::limits::SOCK_DIAG_DEADLINE;
 
 /// `NETLINK_SOCK_DIAG`, `include/uapi/linux/netlink.h`.
 const NETLINK_SOCK_DIAG: i32 = 4;
@@ -30,8 +31,6 @@ const REQUEST_BYTES: usize = HEADER_BYTES + 24;
 const MESSAGE_BYTES: usize = HEADER_BYTES + 16;
 /// `INET_DIAG_NOCOOKIE`: the asker does not know the cookie.
 const NO_COOKIE: u32 = u32::MAX;
-/// The kernel answers within the request; a wait means that something is wrong.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Asks for cookies of peers.
 #[derive(Debug)]
@@ -44,7 +43,7 @@ impl PeerCookies {
     pub(super) fn open() -> io::Result<Self> {
         let protocol = Some(Protocol::from(NETLINK_SOCK_DIAG));
         let netlink = Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, protocol)?;
-        netlink.set_read_timeout(Some(ANSWER_DEADLINE))?;
+        netlink.set_read_timeout(Some(SOCK_DIAG_DEADLINE))?;
         Ok(Self { netlink })
     }
 
