@@ -239,7 +239,6 @@ pub const SPINNER_INTERVAL: Duration = Duration::from_millis(100);
 
 /// For a server to say whether it takes clients.
 pub const ANSWER_DEADLINE: Duration = Duration::from_millis(500);
-
 // TLS
 
 /// Largest file of a certificate with its chain, or of a private key, in bytes.

@@ -26,7 +26,8 @@ pub(super) trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send {
     /// The host name that the client asked for.
     fn server_name(&self) -> Option<&str>;
 
-    /// The client is logged in: from here on its bytes are only moved, the pending ones first.
+    /// The client is logged in: from here on its bytes are only moved, those first that were read
+    /// and not yet forwarded.
     fn begin_session(
         self,
         door: &FrontDoor,
@@ -98,7 +99,7 @@ impl ClientStream for SecureStream {
         lease: SessionLease,
     ) {
         announce(door, lease.session());
-        secure_relay::begin(self, backend, pending_to_backend, lease);
+        secure_relay::begin(self, backend, &pending_to_backend, lease);
     }
 }
 

@@ -49,10 +49,10 @@ pub(super) enum FlowError {
 }
 
 impl Flow {
-    /// Bytes that were read before this began go first.
-    pub(super) fn new(pending: Vec<u8>) -> Self {
+    /// Bytes that were read before go first.
+    pub(super) fn with_pending(pending: &[u8]) -> Self {
         Self {
-            pending,
+            pending: pending.to_vec(),
             ..Self::default()
         }
     }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
 
-use bytes::Bytes;
 use nix::poll::PollFd;
 use nix::poll::PollFlags;
 use nix::poll::PollTimeout;
@@ -31,11 +30,12 @@ use crate::config::limits::CLOSE_LINGER;
 use crate::datapath::handover::CloseReason;
 use crate::datapath::handover::Lease as _;
 
-/// Relays until either side ends the session or it is ended from outside.
+/// Relays until either side ends the session or it is ended from outside. What was read from the
+/// client before goes first.
 pub(super) fn begin<C>(
     client: C,
     backend: UnixStream,
-    pending_to_backend: Bytes,
+    pending_to_backend: &[u8],
     lease: SessionLease,
 ) where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -45,7 +45,7 @@ pub(super) fn begin<C>(
     let mut relay = Relay {
         client,
         backend: Backend(backend),
-        to_backend: Flow::new(pending_to_backend.into()),
+        to_backend: Flow::with_pending(pending_to_backend),
         to_client: Flow::default(),
         first: None,
         linger: None,

@@ -22,11 +22,11 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
-    fixture_with(|client| client, Bytes::new())
+    fixture_with(|client| client, b"")
 }
 
 /// `held`: what the client had sent before its login ended.
-fn fixture_with<C>(wrap: impl FnOnce(DuplexStream) -> C, held: Bytes) -> Fixture
+fn fixture_with<C>(wrap: impl FnOnce(DuplexStream) -> C, held: &[u8]) -> Fixture
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -101,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 #[tokio::test]
 async fn what_the_login_held_back_comes_first() {
     let held = pattern(100_000);
-    let mut fixture = fixture_with(|client| client, held.clone().into());
+    let mut fixture = fixture_with(|client| client, &held);
     fixture.client.write_all(b"and on").await.unwrap();
     fixture.client.shutdown().await.unwrap();
     let mut received = Vec::new();
@@ -112,7 +112,7 @@ async fn what_the_login_held_back_comes_first() {
 /// A TLS stream takes more than it can send, as this one does.
 #[tokio::test]
 async fn what_the_client_has_taken_is_sent_to_its_last_byte() {
-    let mut fixture = fixture_with(tokio::io::BufWriter::new, Bytes::new());
+    let mut fixture = fixture_with(tokio::io::BufWriter::new, b"");
     let sent = pattern(CONNECTION_BYTES * 7 + 1);
     fixture.backend.write_all(&sent).await.unwrap();
     let mut received = vec![0; sent.len()];
