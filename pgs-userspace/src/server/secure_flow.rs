@@ -20,7 +20,7 @@ use crate::config::limits::SECURE_RELAY_READ_BYTES;
 /// One direction.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
-    /// Read and not yet written; at most one read's worth.
+    /// Read and not yet written; at most one read's worth, or what the login had held back.
     pending: Vec<u8>,
     /// How much of `pending` is written.
     written: usize,

@@ -22,10 +22,11 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
-    fixture_with(|client| client)
+    fixture_with(|client| client, b"")
 }
 
-fn fixture_with<C>(wrap: impl FnOnce(DuplexStream) -> C) -> Fixture
+/// `held`: what the client had sent before its login ended.
+fn fixture_with<C>(wrap: impl FnOnce(DuplexStream) -> C, held: &[u8]) -> Fixture
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -39,7 +40,7 @@ where
     let lease = sessions.begin(identity).unwrap();
     let (client, client_end) = duplex(CONNECTION_BYTES);
     let (backend, backend_end) = UnixStream::pair().unwrap();
-    begin(wrap(client_end), backend_end, b"", lease);
+    begin(wrap(client_end), backend_end, held, lease);
     Fixture {
         sessions,
         client,
@@ -97,10 +98,21 @@ async fn every_byte_arrives_both_ways_at_once() {
 trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
+#[tokio::test]
+async fn what_the_login_held_back_comes_first() {
+    let held = pattern(100_000);
+    let mut fixture = fixture_with(|client| client, &held);
+    fixture.client.write_all(b"and on").await.unwrap();
+    fixture.client.shutdown().await.unwrap();
+    let mut received = Vec::new();
+    fixture.backend.read_to_end(&mut received).await.unwrap();
+    assert_eq!(received, [&held[..], b"and on"].concat());
+}
+
 /// A TLS stream takes more than it can send, as this one does.
 #[tokio::test]
 async fn what_the_client_has_taken_is_sent_to_its_last_byte() {
-    let mut fixture = fixture_with(tokio::io::BufWriter::new);
+    let mut fixture = fixture_with(tokio::io::BufWriter::new, b"");
     let sent = pattern(CONNECTION_BYTES * 7 + 1);
     fixture.backend.write_all(&sent).await.unwrap();
     let mut received = vec![0; sent.len()];

@@ -8,10 +8,12 @@ use anyhow::ensure;
 use pgs_tests::login::BackendKey;
 use pgs_tests::login::PROTOCOL_3_0;
 use pgs_tests::login::PROTOCOL_3_2;
+use pgs_tests::login::startup_packet;
 use pgs_tests::process::eventually;
 use pgs_tests::stage::Stage;
 use pgs_tests::wire::Message;
 use pgs_tests::wire::Wire;
+use pgs_tests::wire::packed;
 use sha2::Digest as _;
 use sha2::Sha256;
 
@@ -25,6 +27,7 @@ const BULK_BYTES: usize = 8 * 1024 * 1024;
 pub(super) fn every_byte_and_every_end(stage: &Stage) -> anyhow::Result<()> {
     with_tls(stage, &[], |ground| {
         bulk(ground).context("bulk")?;
+        a_client_that_does_not_wait(ground).context("pipelined")?;
         a_client_that_has_said_all(ground).context("half-close")?;
         a_client_that_terminates(ground).context("Terminate")?;
         a_client_that_vanishes(ground).context("reset")?;
@@ -62,6 +65,19 @@ fn bulk(ground: &Ground<'_>) -> anyhow::Result<()> {
         let bytes = counted[direction].as_u64().unwrap_or(0);
         ensure!(bytes > BULK_BYTES as u64, "{direction}: {bytes}");
     }
+    Ok(())
+}
+
+/// Sends its first query together with its proof, before it is let in.
+fn a_client_that_does_not_wait(ground: &Ground<'_>) -> anyhow::Result<()> {
+    let mut wire = ground.direct()?;
+    wire.send(&startup_packet(PROTOCOL_3_0, &[("user", TENANT)]))?;
+    let query = packed(b'Q', b"select 'at once'\0");
+    let greeting = wire.authenticate_and_send(&ground.tenant.login().password, &query)?;
+    ensure!(greeting.refused().is_none(), "{greeting:?}");
+    let answer = wire.until_ready()?;
+    let answered = |message: &Message| message.body.ends_with(b"at once");
+    ensure!(answer.iter().any(answered), "{answer:?}");
     Ok(())
 }
 
