@@ -25,6 +25,9 @@ pub(crate) const SCENARIOS: &[Named] = &[
 
 const MEGABYTE: u64 = 1 << 20;
 
+/// How long a backend sleeps that is flooded: longer than the flood takes on a busy machine.
+const SLEEP: Duration = Duration::from_secs(30);
+
 /// How long a side stands still.
 const STALL: Duration = Duration::from_secs(4);
 
@@ -109,7 +112,7 @@ fn a_client_that_floods(stage: &Stage) -> anyhow::Result<()> {
     let mut wire = stage.log_in(stage.alpha()?)?;
     wire.set_write_limit(STALL / 4)?;
     let before = MemoryUse::now(router)?;
-    wire.send_query(&format!("select pg_sleep({})", STALL.as_secs()))?;
+    wire.send_query(&format!("select pg_sleep({})", SLEEP.as_secs()))?;
     let query = format!("select 1 /* {} */", "z".repeat(QUERY_BYTES));
     let mut accepted = 0;
     // It is made to wait at some time; by then the router has taken what it has room for.
