@@ -45,11 +45,13 @@ fn a_session_outlives_the_first_sigterm(stage: &Stage) -> anyhow::Result<()> {
         wire.message()
     });
     // Refused by the kernel or by the router, but not let in.
-    let state = newcomer.ok().and_then(|message| message.sqlstate());
-    ensure!(
-        state.is_none_or(|state| state == "57P03"),
-        "a newcomer is let in"
-    );
+    if let Ok(message) = newcomer {
+        let state = message.sqlstate();
+        ensure!(
+            message.kind == b'E' && state.as_deref() == Some("57P03"),
+            "a newcomer is let in: {message:?}"
+        );
+    }
     let answered = wire.until_ready().context("the running query")?;
     ensure!(
         answered.iter().any(|message| message.kind == b'D'),

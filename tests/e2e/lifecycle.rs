@@ -146,8 +146,11 @@ fn a_killed_container_ends_its_sessions(stage: &Stage) -> anyhow::Result<()> {
         .1
         .then_some(())
         .context("the idle session hangs")?;
-    let mut buf = vec![0; 1 << 20];
-    while streaming.receive_some(&mut buf).unwrap_or(0) > 0 {}
+    streaming
+        .receive_until_quiet(LIMIT / 10)?
+        .1
+        .then_some(())
+        .context("the streaming session hangs")?;
     router.pgs(&["start", tenant.id()])?;
     comes_back(stage, login)
 }

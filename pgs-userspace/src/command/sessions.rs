@@ -8,10 +8,12 @@ use crate::admin::request::Response;
 use crate::admin::request::SessionReport;
 use crate::cli::tenant::SessionsArguments;
 use crate::command::Context;
+use crate::command::ready_tenant;
 use crate::error::Error;
 use crate::error::Kind;
 use crate::output::table::Table;
 use crate::tenant::id::TenantId;
+use crate::tenant::registry::Registry;
 
 /// Lists the router's live sessions.
 pub(super) async fn run(context: &Context, arguments: SessionsArguments) -> Result<(), Error> {
@@ -20,6 +22,9 @@ pub(super) async fn run(context: &Context, arguments: SessionsArguments) -> Resu
         .as_deref()
         .map(TenantId::parse)
         .transpose()?;
+    if let Some(tenant) = &tenant {
+        ready_tenant(&Registry::open(&context.directories)?, tenant)?;
+    }
     let request = Request::Sessions {
         tenant: tenant.map(|tenant| tenant.to_string()),
     };

@@ -85,8 +85,16 @@ pub const BACKEND_CONNECT_RETRY_INTERVAL_MIN: Duration = Duration::from_millis(2
 /// See [`BACKEND_CONNECT_RETRY_INTERVAL_MIN`].
 pub const BACKEND_CONNECT_RETRY_INTERVAL_MAX: Duration = Duration::from_millis(100);
 
-/// Connections between accept and the end of their login at once; further ones wait unaccepted.
-pub const LOGINS_IN_FLIGHT_MAX: usize = 4_096;
+/// Connections that have not said yet what they want, at once; further ones wait unaccepted. Fewer
+/// where the limit on open files is low.
+pub const ARRIVALS_MAX: usize = 4_096;
+
+/// Fewer arrivals than this would make a few slow ones everybody's problem.
+pub const ARRIVALS_MIN: usize = 64;
+
+/// From accept to the startup packet, a TLS handshake included. Clients send it at once; whoever
+/// does not keeps others waiting when there are many of them.
+pub const ARRIVAL_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Bytes of a client that are relayed before it is logged in; a SASL exchange takes a few hundred.
 pub const LOGIN_CLIENT_BYTES_MAX: usize = 64 * 1024;
@@ -100,8 +108,11 @@ pub const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Connections that wait unaccepted in one listener's queue; the kernel may allow fewer.
 pub const LISTEN_BACKLOG_MAX: i32 = 4_096;
 
-/// Descriptors kept free for the registry, the listeners, logins' spares and the admin socket.
-pub const DESCRIPTORS_RESERVED: u64 = 512;
+/// Descriptors kept free for the registry, the listeners, cancels and the admin socket.
+pub const DESCRIPTORS_RESERVED: usize = 512;
+
+/// Descriptors of a session: its client's and its backend's.
+pub const DESCRIPTORS_PER_SESSION: usize = 2;
 
 /// TCP keepalive of clients: idle time before the first probe, time between two, and their number.
 pub const CLIENT_KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -109,9 +120,6 @@ pub const CLIENT_KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 pub const CLIENT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// See [`CLIENT_KEEPALIVE_IDLE`].
 pub const CLIENT_KEEPALIVE_PROBES_MAX: u32 = 6;
-
-/// How long sent data may stay unacknowledged before a client counts as gone.
-pub const CLIENT_USER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Connections to the admin socket at once.
 pub const ADMIN_CONNECTIONS_MAX: usize = 32;

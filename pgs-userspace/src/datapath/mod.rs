@@ -113,10 +113,23 @@ impl DataPath {
         &self.findings
     }
 
-    /// Takes a session over; gives it back when the workers are flooded.
+    /// Takes a session over; gives it back when no worker takes it: too much waits there, or the
+    /// worker has ended by a fault.
     pub fn adopt(&self, handover: Handover) -> Result<(), Box<Handover>> {
-        let worker = self.next.fetch_add(1, Relaxed) % self.workers.len();
-        self.workers[worker].adopt(handover)
+        let first = self.next.fetch_add(1, Relaxed);
+        let mut handover = Box::new(handover);
+        for turn in 0..self.workers.len() {
+            let worker = &self.workers[first.wrapping_add(turn) % self.workers.len()];
+            if !worker.is_running() {
+                tracing::error!("a data path worker has ended; restart `pgs serve`");
+                continue;
+            }
+            handover = match worker.adopt(*handover) {
+                Ok(()) => return Ok(()),
+                Err(handover) => handover,
+            };
+        }
+        Err(handover)
     }
 
     /// Ends the session that `meter` counts.
@@ -182,7 +195,7 @@ fn choose(requested: PathRequest) -> Result<(Option<KernelPath>, Findings), Data
             };
             format!("canary `{}` failed: {}", failed.name, failed.detail)
         }
-        Err(error) => error.to_string(),
+        Err(error) => kernel::with_causes("kernel path", &error),
     };
     if requested == PathRequest::Kernel {
         return Err(DataPathError::KernelRefused(reason));

@@ -57,6 +57,8 @@ pub(super) struct Session {
     backend_gone: bool,
     /// When to look again without an event.
     pub(super) wake_at: Option<Instant>,
+    /// The `wake_at` that the worker has set its alarm to.
+    pub(super) alarm_at: Option<Instant>,
     poll_interval: Duration,
     meter: Arc<Meter>,
     lease: Box<dyn Lease>,
@@ -100,6 +102,7 @@ impl Session {
             flow,
             backend_gone: false,
             wake_at: None,
+            alarm_at: None,
             poll_interval: DRAIN_POLL_INTERVAL_MIN,
             meter,
             lease,
@@ -110,7 +113,7 @@ impl Session {
     /// has been told nothing since its ReadyForQuery says nothing.
     pub(super) fn start(&mut self, loan: &mut Loan<'_>) -> Outcome {
         self.pump_to_client(loan)?;
-        self.try_enrol(loan);
+        self.try_enrol(loan)?;
         self.pump_to_backend(loan)?;
         self.settle(loan)
     }
@@ -284,28 +287,31 @@ impl Session {
     }
 
     /// Tries to enrol, once: later it could never be certain that the backend is not just sending.
-    fn try_enrol(&mut self, loan: &mut Loan<'_>) {
+    fn try_enrol(&mut self, loan: &mut Loan<'_>) -> Outcome {
         let quiet = self.to_client.wait() == Wait::Readable;
         let (Flow::Untried, Some(kernel)) = (&self.flow, loan.kernel.as_deref_mut()) else {
-            return;
+            return Ok(());
         };
         let enrolled = if quiet {
             kernel.enrol(&self.client, &self.backend)
         } else {
-            Err(Refused::Contended)
+            Err(Refused::Failed("the client does not read".into()))
         };
         self.flow = match enrolled {
             Ok(enrolment) => {
                 self.meter.begin_kernel(enrolment.slot());
                 Flow::Kernel(enrolment)
             }
-            Err(refused) => {
-                let reason = refused.to_string();
-                tracing::warn!(reason, "session stays with the relay");
+            Err(Refused::Contended) => {
+                return Err(CloseReason::BackendFailed(Refused::Contended.to_string()));
+            }
+            Err(Refused::Failed(reason)) => {
+                tracing::info!(reason, "session stays with the relay");
                 self.meter.begin_relay(Some(reason));
                 Flow::Relay
             }
         };
+        Ok(())
     }
 
     fn close_reason(&self) -> CloseReason {

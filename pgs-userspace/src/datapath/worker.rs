@@ -92,7 +92,19 @@ impl WorkerHandle {
 
     /// Ends every session of this worker, and the worker with the last one.
     pub(super) fn end_all(&self, reason: CloseReason) -> bool {
-        self.tell(Command::EndAll(reason))
+        // Waits for its place: without it the worker would not end.
+        let told = self.commands.send(Command::EndAll(reason)).is_ok();
+        self.wake();
+        told
+    }
+
+    /// Whether the thread goes on. One that ended by a fault takes no more sessions.
+    pub(super) fn is_running(&self) -> bool {
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     /// Waits for the thread to end.
@@ -268,10 +280,13 @@ impl Worker {
             return self.close(index, reason);
         }
         let entry = &mut self.sessions[index as usize];
-        let Some(session) = entry.session.as_ref() else {
+        let Some(session) = entry.session.as_mut() else {
             return;
         };
-        if let Some(at) = session.wake_at {
+        if let Some(at) = session.wake_at
+            && session.alarm_at != Some(at)
+        {
+            session.alarm_at = Some(at);
             let token = pack(index, entry.generation, Side::Client);
             self.alarms.push(Reverse((at, token)));
         }

@@ -26,11 +26,6 @@ pub enum Refusal {
         /// User of the startup message.
         user: String,
     },
-    /// The client's address is not on the tenant's list.
-    AddressNotAllowed {
-        /// The client's address, without its port.
-        address: String,
-    },
     /// The tenant takes encrypted connections only.
     TlsRequired,
     /// The tenant's server does not take connections yet.
@@ -114,9 +109,6 @@ impl Refusal {
                 database: database(),
             },
             Self::InternalRole { user: user() },
-            Self::AddressNotAllowed {
-                address: "<address>".into(),
-            },
             Self::TlsRequired,
             Self::TenantStarting,
             Self::TenantStopped,
@@ -145,9 +137,6 @@ impl Refusal {
         match self {
             Self::NoAccess { .. } => ("no_access", SqlState::INVALID_AUTHORIZATION),
             Self::InternalRole { .. } => ("internal_role", SqlState::INVALID_AUTHORIZATION),
-            Self::AddressNotAllowed { .. } => {
-                ("address_not_allowed", SqlState::INVALID_AUTHORIZATION)
-            }
             Self::TlsRequired => ("tls_required", SqlState::INVALID_AUTHORIZATION),
             Self::TenantStarting => ("tenant_starting", SqlState::CANNOT_CONNECT_NOW),
             Self::TenantStopped => ("tenant_stopped", SqlState::CANNOT_CONNECT_NOW),
@@ -179,9 +168,6 @@ impl Refusal {
             }
             Self::InternalRole { user } => {
                 return format!("role \"{user}\" cannot log in through this port");
-            }
-            Self::AddressNotAllowed { address } => {
-                return format!("connections from address \"{address}\" are not allowed");
             }
             Self::TooManyTenantConnections { tenant } => {
                 return format!("too many connections for tenant \"{tenant}\"");
@@ -237,9 +223,6 @@ impl Refusal {
             Self::InternalRole { .. } => {
                 "Log in as the tenant's own role: the internal one works only from inside the \
                  tenant's container."
-            }
-            Self::AddressNotAllowed { .. } => {
-                "The administrator can add the address to the tenant's list."
             }
             Self::TlsRequired => "Connect with `sslmode=require` or stronger.",
             Self::TenantStarting => "Try again in a few seconds.",

@@ -75,7 +75,7 @@ impl ClientStream for TcpStream {
         if door.data_path.adopt(handover).is_err() {
             tracing::error!(
                 session = session.id,
-                "the data path is flooded; session closed"
+                "no data path worker takes the session; it is closed"
             );
         } else if let Some(reason) = session.ending() {
             // Ended between its login and its adoption, when the data path did not know it yet.

@@ -1,5 +1,6 @@
 //! One connection, from accept to session, refusal or close.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -28,9 +29,11 @@ use super::negotiation::negotiate_encrypted;
 use super::sessions::Identity;
 use super::sessions::SessionLease;
 use super::sessions::Sessions;
+use crate::config::limits::ARRIVAL_DEADLINE;
 use crate::config::limits::CLOSE_LINGER;
 use crate::config::limits::LOGIN_DEADLINE;
 use crate::datapath::DataPath;
+use crate::datapath::handover::CloseReason;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::startup::StartupMessage;
 use crate::tenant::registry::RegistryError;
@@ -60,13 +63,14 @@ pub(super) async fn serve(
     address: SocketAddr,
     permit: OwnedSemaphorePermit,
 ) {
-    let deadline = Instant::now() + LOGIN_DEADLINE;
+    let accepted = Instant::now();
+    let deadline = accepted + ARRIVAL_DEADLINE;
     Counters::add(&door.counters.accepted);
     let opening = timeout_at(deadline, negotiate(&mut client, &door.encryption)).await;
     let arrival = Arrival {
         door: &door,
         address,
-        deadline,
+        accepted,
         permit,
     };
     match opening {
@@ -87,7 +91,7 @@ fn late() -> Negotiated {
 struct Arrival<'a> {
     door: &'a FrontDoor,
     address: SocketAddr,
-    deadline: Instant,
+    accepted: Instant,
     permit: OwnedSemaphorePermit,
 }
 
@@ -97,9 +101,10 @@ impl Arrival<'_> {
         let Self {
             door,
             address,
-            deadline,
+            accepted,
             ..
         } = self;
+        let deadline = accepted + ARRIVAL_DEADLINE;
         let handshake = door.encryption.accept(client, request, front);
         let mut client = match timeout_at(deadline, handshake).await {
             Ok(Ok(client)) => client,
@@ -128,16 +133,18 @@ impl Arrival<'_> {
         let Self {
             door,
             address,
-            deadline,
+            accepted,
             permit,
         } = self;
+        // From here on a session's place counts, or a cancel's, and no more that of an arrival.
+        drop(permit);
         match negotiated {
             Negotiated::Session(message, rest) => {
                 let ended = Connection {
                     door,
                     client,
                     address,
-                    deadline,
+                    deadline: accepted + LOGIN_DEADLINE,
                 }
                 .log_in(&message, rest)
                 .await;
@@ -150,8 +157,6 @@ impl Arrival<'_> {
                 return refuse(door, client, address, &refusal).await;
             }
             Negotiated::Cancel(request) => {
-                // It needs no place among the logins: cancels have a budget of their own.
-                drop(permit);
                 door.cancels.deliver(&request, &door.counters).await;
             }
             Negotiated::Silent => Counters::add(&door.counters.silent),
@@ -203,14 +208,7 @@ impl<C: ClientStream> Connection<'_, C> {
             Ok(admitted) => admitted,
             Err(refusal) => return Err((self.client, refusal)),
         };
-        let session = Arc::clone(lease.session());
-        let work = self.log_in_to(&route, lease, message, rest);
-        tokio::pin!(work);
-        tokio::select! {
-            result = &mut work => result,
-            // Access was disabled meanwhile. Whatever the login has reached, it ends here.
-            _ = session.ended() => Ok(()),
-        }
+        self.log_in_to(&route, lease, message, rest).await
     }
 
     /// Whether and where the client may log in.
@@ -285,7 +283,12 @@ impl<C: ClientStream> Connection<'_, C> {
             Err(refusal) => return Err((client, refusal)),
         };
         let mut login = Login::new(rest);
-        let ended = timeout_at(deadline, login.run(&mut client, &mut backend)).await;
+        let ended = tokio::select! {
+            ended = timeout_at(deadline, login.run(&mut client, &mut backend)) => ended,
+            // Access was disabled meanwhile, or the router ends. A login's messages are short, so
+            // this comes between two of them.
+            reason = lease.session().ended() => return Err((client, farewell(&reason))),
+        };
         let meter = &lease.session().meter;
         meter.add_to_backend(message.raw().len() + login.to_backend_bytes);
         meter.add_to_client(login.to_client_bytes);
@@ -337,6 +340,22 @@ async fn connect(route: &Route, message: &StartupMessage) -> Result<UnixStream, 
     };
     connected.await.map_err(|error| {
         tracing::warn!(tenant = %route.tenant, %error, "cannot connect to the tenant's server");
-        Refusal::TenantStarting
+        match error.kind() {
+            // No socket, or one that a killed server has left.
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Refusal::TenantStopped,
+            // Its queue of new connections stayed full, or it went away in the middle.
+            ErrorKind::WouldBlock | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
+                Refusal::TenantStarting
+            }
+            _ => Refusal::RouterFault,
+        }
     })
+}
+
+/// What a client is told whose login is ended from outside.
+fn farewell(reason: &CloseReason) -> Refusal {
+    match reason {
+        CloseReason::Shutdown => Refusal::RouterEnding,
+        _ => Refusal::Terminated,
+    }
 }

@@ -20,7 +20,6 @@ use crate::config::limits::ACCEPT_RETRY_INTERVAL;
 use crate::config::limits::CLIENT_KEEPALIVE_IDLE;
 use crate::config::limits::CLIENT_KEEPALIVE_INTERVAL;
 use crate::config::limits::CLIENT_KEEPALIVE_PROBES_MAX;
-use crate::config::limits::CLIENT_USER_TIMEOUT;
 use crate::config::limits::LISTEN_BACKLOG_MAX;
 
 /// Binds and listens.
@@ -41,10 +40,11 @@ pub(super) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts for ever. A connection is taken only when there is room for one more login.
-pub(super) async fn accept(door: Arc<FrontDoor>, listener: TcpListener, logins: Arc<Semaphore>) {
+/// Accepts for ever. A connection is taken only when there is room for one more that has not said
+/// yet what it wants.
+pub(super) async fn accept(door: Arc<FrontDoor>, listener: TcpListener, arrivals: Arc<Semaphore>) {
     loop {
-        let Ok(permit) = Arc::clone(&logins).acquire_owned().await else {
+        let Ok(permit) = Arc::clone(&arrivals).acquire_owned().await else {
             return;
         };
         let (client, address) = match listener.accept().await {
@@ -71,6 +71,7 @@ fn prepare(client: &TcpStream) -> std::io::Result<()> {
         .with_time(CLIENT_KEEPALIVE_IDLE)
         .with_interval(CLIENT_KEEPALIVE_INTERVAL)
         .with_retries(CLIENT_KEEPALIVE_PROBES_MAX);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(CLIENT_USER_TIMEOUT))
+    // No TCP_USER_TIMEOUT: by it the kernel counts a client that does not read as gone, although
+    // the client answers every probe.
+    socket.set_tcp_keepalive(&keepalive)
 }

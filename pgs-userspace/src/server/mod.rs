@@ -6,6 +6,7 @@
 
 mod admin;
 mod backend;
+mod budget;
 mod cancel;
 mod client;
 mod connection;
@@ -20,6 +21,7 @@ mod secure_flow;
 mod secure_relay;
 mod sessions;
 
+pub use budget::Budget;
 pub use run::ServeError;
 pub use run::Settings;
 pub use run::run;

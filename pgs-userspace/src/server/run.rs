@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use super::admin;
 use super::admin::Process;
+use super::budget::Budget;
 use super::cancel::CancelTable;
 use super::connection::FrontDoor;
 use super::counters::Counters;
@@ -30,9 +31,7 @@ use super::encryption::Encryption;
 use super::listener;
 use super::sessions::Sessions;
 use crate::config::directories::Directories;
-use crate::config::limits::DESCRIPTORS_RESERVED;
 use crate::config::limits::DRAIN_CHECK_INTERVAL;
-use crate::config::limits::LOGINS_IN_FLIGHT_MAX;
 use crate::config::limits::SECURE_RELAY_END_DEADLINE;
 use crate::datapath::DataPath;
 use crate::datapath::DataPathError;
@@ -111,7 +110,8 @@ pub enum ServeError {
 pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let begun = Instant::now();
     let _lock = lock(&settings.directories)?;
-    let sessions_max = settings.sessions_max.min(sessions_by_descriptors());
+    let budget = Budget::within(raise_descriptor_limit(), settings.sessions_max);
+    let sessions_max = budget.sessions;
     if sessions_max < settings.sessions_max {
         tracing::info!(sessions_max, "sessions bounded by the limit on open files");
     }
@@ -151,12 +151,12 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let process = Arc::new(Process { begun, listen });
     tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
     let mut accepting = JoinSet::new();
-    let logins = Arc::new(Semaphore::new(LOGINS_IN_FLIGHT_MAX));
+    let arrivals = Arc::new(Semaphore::new(budget.arrivals));
     for (_, listener) in listeners {
         accepting.spawn(listener::accept(
             Arc::clone(&door),
             listener,
-            Arc::clone(&logins),
+            Arc::clone(&arrivals),
         ));
     }
     stop.first().await;
@@ -272,8 +272,8 @@ fn lock(directories: &Directories) -> Result<Flock<std::fs::File>, ServeError> {
         .map_err(|_| ServeError::Running(run.to_owned()))
 }
 
-/// How many sessions the limit on open files allows, after raising it as far as it goes.
-fn sessions_by_descriptors() -> usize {
+/// Raises the limit on open files as far as it goes; how many it allows.
+fn raise_descriptor_limit() -> usize {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return usize::MAX;
     };
@@ -281,8 +281,7 @@ fn sessions_by_descriptors() -> usize {
         Ok(()) => hard,
         Err(_) => soft,
     };
-    // A session holds two.
-    usize::try_from(limit.saturating_sub(DESCRIPTORS_RESERVED) / 2).unwrap_or(usize::MAX)
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 fn system(

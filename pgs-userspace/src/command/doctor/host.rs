@@ -13,15 +13,12 @@ use crate::config::limits::SOCKET_PATH_BYTES_MAX;
 use crate::config::limits::TENANT_ID_BYTES_MAX;
 use crate::container::socket_directory::SOCKET_NAME;
 use crate::error::RUN_AS_ROOT;
+use crate::server::Budget;
 
 /// Bits of `CapEff` (linux/capability.h).
 const CAP_NET_ADMIN: u64 = 1 << 12;
 /// See [`CAP_NET_ADMIN`].
 const CAP_BPF: u64 = 1 << 39;
-
-/// Descriptors of one session: the client's and the backend's socket, and copies of both while they
-/// are handed over.
-const DESCRIPTORS_PER_SESSION: u64 = 2;
 
 pub(super) fn checks(directories: &Directories) -> Vec<Check> {
     let mut checks = vec![kernel(), types(), capabilities(), open_files()];
@@ -75,10 +72,10 @@ fn open_files() -> Check {
     const NAME: &str = "open files";
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((_, hard)) => {
-            let sessions = hard / DESCRIPTORS_PER_SESSION;
+            let limit = usize::try_from(hard).unwrap_or(usize::MAX);
+            let sessions = Budget::within(limit, usize::MAX).sessions;
             let detail = format!("at most {hard}: room for {sessions} sessions");
-            let wanted = u64::try_from(SESSIONS_MAX_DEFAULT).unwrap_or(u64::MAX);
-            if sessions >= wanted {
+            if sessions >= SESSIONS_MAX_DEFAULT {
                 return Check::good(NAME, detail);
             }
             let hint = format!("raise the hard limit, or begin with `--sessions-max {sessions}`");

@@ -10,8 +10,12 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 
 use super::KernelAccess;
+use super::with_causes;
 use crate::config::limits::ENROL_QUEUE_CHECKS_MAX;
 use crate::datapath::socket;
+
+/// Flag of `bpf_map_update_elem`, `include/uapi/linux/bpf.h`: fail when the key is there.
+const BPF_NOEXIST: u64 = 1;
 
 /// A flow that the verdict program may redirect. Ended by [`KernelAccess::end`].
 #[derive(Debug)]
@@ -31,7 +35,7 @@ pub(in crate::datapath) struct Enrolment {
 #[derive(Debug, thiserror::Error)]
 pub(in crate::datapath) enum Refused {
     /// The backend spoke in the middle of it, which it does unasked only when its administrator
-    /// does something to it.
+    /// does something to it. Bytes may be lost: the session cannot go on.
     #[error("the backend spoke while the session was being enrolled")]
     Contended,
     /// The kernel said no.
@@ -64,6 +68,12 @@ impl KernelAccess {
             forwarded: 0,
         };
         self.flows.begin(slot, peer_cookie, client_cookie);
+        // Never in another session's place: its bytes would go to this client.
+        if let Err(error) = self.slots.insert(peer_cookie, slot, BPF_NOEXIST) {
+            self.flows.end(slot);
+            self.free.push_back(slot);
+            return Err(failed("SLOTS")(error));
+        }
         match self.insert(&enrolment, client, backend) {
             Ok(()) => {
                 self.flows.request_kernel(slot);
@@ -86,9 +96,6 @@ impl KernelAccess {
         client: &TcpStream,
         backend: &UnixStream,
     ) -> Result<(), Refused> {
-        self.slots
-            .insert(enrolment.peer_cookie, enrolment.slot, 0)
-            .map_err(failed("SLOTS"))?;
         self.targets
             .insert(enrolment.client_cookie, client.as_raw_fd(), 0)
             .map_err(failed("TARGETS"))?;
@@ -201,14 +208,5 @@ fn settled_bytes(client: &TcpStream) -> io::Result<u64> {
 }
 
 fn failed<E: std::error::Error>(what: &'static str) -> impl Fn(E) -> Refused {
-    move |error| {
-        // The system's own word is the innermost cause.
-        let mut text = format!("{what}: {error}");
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            text += &format!(": {inner}");
-            cause = inner.source();
-        }
-        Refused::Failed(text)
-    }
+    move |error| Refused::Failed(with_causes(what, &error))
 }

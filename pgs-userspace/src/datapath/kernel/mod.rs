@@ -196,3 +196,17 @@ fn map_of(descriptor: &OwnedFd, kind: fn(MapData) -> Map) -> Result<Map, KernelP
         .map_err(|error| KernelPathError::System { call: "dup", error })?;
     Ok(kind(MapData::from_fd(descriptor)?))
 }
+
+/// What failed and why. The system's own word is the innermost cause, which aya does not repeat.
+pub(super) fn with_causes(what: &str, error: &dyn std::error::Error) -> String {
+    let mut text = format!("{what}: {error}");
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.ends_with(&inner_text) {
+            text += &format!(": {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -14,6 +14,7 @@ use socket2::Socket;
 use socket2::Type;
 
 use crate::config::limits::SOCK_DIAG_DEADLINE;
+use crate::datapath::socket::cookie;
 
 /// `NETLINK_SOCK_DIAG`, `include/uapi/linux/netlink.h`.
 const NETLINK_SOCK_DIAG: i32 = 4;
@@ -49,13 +50,22 @@ impl PeerCookies {
 
     /// Cookie of the socket at the other end of `socket`.
     pub(super) fn of(&mut self, socket: impl AsFd) -> io::Result<u64> {
-        let own = fstat(socket.as_fd())?.st_ino;
-        let own = u32::try_from(own).map_err(|_| io::Error::other("inode above 32 bits"))?;
-        let peer = self
-            .ask(own)?
+        let inode = fstat(socket.as_fd())?.st_ino;
+        let inode = u32::try_from(inode).map_err(|_| io::Error::other("inode above 32 bits"))?;
+        let own = self.ask(inode)?;
+        let peer = own
             .peer
             .ok_or_else(|| io::Error::other("the socket has no peer"))?;
-        Ok(self.ask(peer)?.cookie)
+        let peer = self.ask(peer)?;
+        // Inodes of sockets come from a 32-bit counter, and two may have the same one. A cookie is
+        // never anybody else's, and a peer's peer is oneself.
+        if own.cookie == cookie(&socket)? && peer.peer == Some(inode) {
+            Ok(peer.cookie)
+        } else {
+            Err(io::Error::other(
+                "sock_diag answered for another socket of the same inode",
+            ))
+        }
     }
 
     fn ask(&mut self, inode: u32) -> io::Result<Answer> {
@@ -142,7 +152,6 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::datapath::socket::cookie;
 
     #[test]
     fn the_peer_of_each_end_is_the_other() {
