@@ -1,64 +1,210 @@
 //! A flow is one direction of one session: bytes from a source socket to a target socket.
 //!
-//! The router writes `source`, `target` and `request`; the verdict program writes `mode` and the
-//! counters. Neither ever writes what belongs to the other, except that the router clears a slot
-//! before it inserts the source socket, when no verdict can run on it.
+//! A session has two flows, at `2 * place` and `2 * place + 1` of [`FLOWS_MAP`]. The router writes
+//! [`Orders`], the verdict program writes [`Record`]: neither ever writes what belongs to the
+//! other, except that the router clears a flow before it inserts the source socket, when no
+//! verdict can run on it. Both live as long as the map does, so that another process can go on
+//! where a router was killed.
 
 /// Map of all flows: an array that the router maps into its memory, so that reading a counter
-/// costs no system call. Key: slot.
+/// costs no system call. Key: index of the flow.
 pub const FLOWS_MAP: &str = "FLOWS";
 
-/// Hash map from the cookie that the verdict program sees to the slot of the flow.
+/// Hash map from the cookie that the verdict program sees to the index of the flow.
 /// For a TCP source that is the source's own cookie; for an AF_UNIX source it is its peer's,
 /// because there `skb->sk` is the sender.
-pub const SLOTS_MAP: &str = "SLOTS";
+pub const INDEXES_MAP: &str = "INDEXES";
 
 /// Sockhash with the verdict program attached. Key: cookie of the router's own source socket.
 pub const SOURCES_MAP: &str = "SOURCES";
 
-/// Sockhash without a program. Key: cookie of the router's own target socket.
-pub const TARGETS_MAP: &str = "TARGETS";
+/// Sockhash without a program: everything that can be a target. Key: the socket's cookie.
+pub const SOCKETS_MAP: &str = "SOCKETS";
 
-/// Name of the verdict program.
+/// Sockhash with the probe program attached: one private socket of each worker.
+pub const PROBES_MAP: &str = "PROBES";
+
+/// Ring buffer of [`Notice`]: flows whose bytes now come to the router.
+pub const NOTICES_MAP: &str = "NOTICES";
+
+/// Array of [`Account`], mapped like [`FLOWS_MAP`].
+pub const ACCOUNTS_MAP: &str = "ACCOUNTS";
+
+/// The verdict program that looks at the target's room before it redirects, for both directions.
 pub const VERDICT_PROGRAM: &str = "pgs_verdict";
 
-/// [`Flow::mode`] and [`Flow::request`]: the verdict passes, the router reads and writes on.
+/// The verdict program for where the target cannot be looked at: backend to client only.
+pub const ONE_WAY_PROGRAM: &str = "pgs_one_way";
+
+/// The program that answers how many buffers wait for a target; see [`Question`].
+pub const PROBE_PROGRAM: &str = "pgs_probe";
+
+/// Read-only data of the programs: a [`KernelLayout`].
+pub const LAYOUT_GLOBAL: &str = "LAYOUT";
+
+/// Read-only data of the programs: a [`Bounds`].
+pub const BOUNDS_GLOBAL: &str = "BOUNDS";
+
+/// [`Orders::mode`]: every byte goes to the router.
 pub const RELAY: u32 = 0;
 
-/// [`Flow::mode`] and [`Flow::request`]: the verdict redirects to the target.
+/// [`Orders::mode`]: bytes may be redirected to the target.
 pub const KERNEL: u32 = 1;
 
-/// Slots in [`FLOWS_MAP`]; two flows a session. A power of two, so that the program can mask.
-pub const FLOW_SLOTS: u32 = 1 << 16;
+/// Flows in [`FLOWS_MAP`]; two for each session.
+pub const FLOWS_MAX: u32 = 1 << 16;
 
-/// One direction of one session; a cache line, so that two flows never share one.
+/// Sessions that can be on the kernel path at once.
+pub const SESSIONS_MAX: u32 = FLOWS_MAX / 2;
+
+/// Accounts in [`ACCOUNTS_MAP`]; index 0 is for sessions that belong to none.
+pub const ACCOUNTS_MAX: u32 = 1 << 14;
+
+/// Bytes of the ring buffer: there is at most one unread notice for each session, and each takes
+/// 8 bytes of header and 8 of content.
+pub const NOTICES_BYTES: u32 = SESSIONS_MAX * 16;
+
+/// Sockets in [`PROBES_MAP`], one for each worker.
+pub const PROBES_MAX: u32 = 256;
+
+/// One flow: two cache lines, one for each writer.
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Flow {
-    /// Cookie by which the verdict program found this slot; anything else is not redirected.
-    pub source: u64,
-    /// Key in [`TARGETS_MAP`].
-    pub target: u64,
-    /// Bytes that the verdict let pass to the router.
-    pub passed: u64,
-    /// Of those, the bytes that the router has completely written to the target.
-    pub forwarded: u64,
-    /// Bytes that the verdict redirected to the target inside the kernel.
-    pub redirected: u64,
-    /// What the verdict does now: [`RELAY`] or [`KERNEL`].
-    pub mode: u32,
-    /// What the router asks for. To [`KERNEL`] the verdict changes only when `passed` equals
-    /// `forwarded`: otherwise a redirected byte would overtake one that the router still holds.
-    pub request: u32,
-    /// Times that the verdict changed `mode`.
-    pub turns: u32,
-    /// Keeps the size a cache line.
-    pub reserved: [u32; 3],
+    /// Written by the router.
+    pub orders: Orders,
+    /// Written by the verdict program.
+    pub record: Record,
 }
 
-const _: () = assert!(size_of::<Flow>() == 64 && align_of::<Flow>() == 64);
+/// What the router tells the verdict program.
+#[repr(C, align(64))]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Orders {
+    /// Cookie by which the verdict program found this flow; anything else is not redirected.
+    pub source: u64,
+    /// Key in [`SOCKETS_MAP`] of the socket to which the bytes are redirected.
+    pub target: u64,
+    /// Key in [`SOCKETS_MAP`] of the private socket by which bytes come to the router; 0 where
+    /// they come by the source itself.
+    pub aside: u64,
+    /// Bytes that came to the router and that it has completely written to the target.
+    pub forwarded: u64,
+    /// [`RELAY`] or [`KERNEL`].
+    pub mode: u32,
+    /// Index in [`ACCOUNTS_MAP`].
+    pub account: u32,
+    /// Not 0: the router listens for bytes that come to it, and needs no notice.
+    pub listening: u32,
+    /// Not 0: the router has read bytes that it has not written yet. If it dies now they are lost.
+    pub in_hand: u32,
+    /// Keeps the size a cache line.
+    pub reserved: [u64; 2],
+}
+
+/// What the verdict program counts.
+#[repr(C, align(64))]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Record {
+    /// Bytes that came to the router.
+    pub diverted: u64,
+    /// Bytes that were redirected to the target.
+    pub redirected: u64,
+    /// When the last byte came, in seconds of `CLOCK_MONOTONIC_COARSE`.
+    pub active_seconds: u64,
+    /// Bytes redirected since the target was last seen with nothing waiting for it.
+    pub waiting: u32,
+    /// Bytes of this direction since the other one last had any, up to [`Bounds::turn_bytes`].
+    pub turn_bytes: u32,
+    /// Times that the flow changed from the kernel to the router.
+    pub diversions: u32,
+    /// Not 0: bytes were dropped to keep memory bounded, and the session must end.
+    pub broken: u32,
+    /// The probe's answer: buffers that wait for the target.
+    pub queued: u32,
+    /// Times that the probe has answered.
+    pub probes: u32,
+    /// Keeps the size a cache line.
+    pub reserved: [u64; 2],
+}
+
+/// Bytes of all sessions of one owner.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Account {
+    /// Redirected to backends.
+    pub to_backend: u64,
+    /// Redirected to clients.
+    pub to_client: u64,
+}
+
+/// Says that bytes of a flow come to the router from now on.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Notice {
+    /// Index of the flow.
+    pub flow: u32,
+    /// Fills the 8 bytes that the ring buffer aligns to.
+    pub reserved: u32,
+}
+
+/// What the router writes to its probe socket: how many buffers wait for this flow's target?
+/// The answer stands in [`Record::queued`] when the call that wrote it returns.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Question {
+    /// Index of the flow.
+    pub flow: u32,
+}
+
+/// Where the running kernel keeps what the verdict looks at: byte offsets from its BTF.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KernelLayout {
+    /// `struct sock`, `sk_user_data`: the pointer to `struct sk_psock`, flags in the low bits.
+    pub sock_user_data: u32,
+    /// `struct sock`, `sk_sndbuf`.
+    pub sock_send_buffer: u32,
+    /// `struct sock`, `sk_wmem_alloc`: what an AF_UNIX socket has sent and its peer not yet read.
+    pub sock_write_allocated: u32,
+    /// `struct sock`, `sk_wmem_queued`: what a TCP socket holds unacknowledged.
+    pub sock_write_queued: u32,
+    /// `struct sk_psock`, `ingress_skb.qlen`: redirected buffers that the worker has yet to send.
+    pub psock_queue_length: u32,
+}
+
+/// Bounds of the verdict, set when the program is loaded.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of one turn after which the rest of the turn goes to the router.
+    pub turn_bytes: u32,
+    /// Memory in bytes that redirected bytes may take of a target's send buffer.
+    pub room_bytes: u32,
+    /// Buffers that may wait for a target.
+    pub queue_buffers: u32,
+    /// Buffers that may wait behind one another on a client that neither reads nor stops.
+    pub stuck_buffers: u32,
+}
+
+const _: () = assert!(size_of::<Orders>() == 64 && size_of::<Record>() == 64);
+const _: () = assert!(size_of::<Flow>() == 128 && align_of::<Flow>() == 64);
 
 #[cfg(feature = "user")]
-// SAFETY: `repr(C)`, every field an integer, and the sizes above leave no padding.
-#[expect(unsafe_code, reason = "aya::Pod is an unsafe marker trait")]
-unsafe impl aya::Pod for Flow {}
+mod plain {
+    #![expect(unsafe_code, reason = "aya::Pod is an unsafe marker trait")]
+
+    use super::Account;
+    use super::Bounds;
+    use super::Flow;
+    use super::KernelLayout;
+
+    // SAFETY: each is `repr(C)`, every field an integer, and the sizes leave no padding.
+    unsafe impl aya::Pod for Flow {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Account {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for KernelLayout {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Bounds {}
+}

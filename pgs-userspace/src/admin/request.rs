@@ -112,4 +112,8 @@ pub struct SessionReport {
     pub bytes_to_client: u64,
     /// Of both, the bytes that the eBPF program redirected inside the kernel.
     pub bytes_in_kernel: u64,
+    /// Times that bytes turned from the kernel to the router, because a turn was large or a side
+    /// slow.
+    #[serde(default)]
+    pub diversions: u32,
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pgs_common::flow::Bounds;
+
 /// Longest startup packet, length word included, in bytes: `MAX_STARTUP_PACKET_LENGTH` of
 /// PostgreSQL's `src/include/libpq/pqcomm.h`, which does not count the length word.
 pub const STARTUP_PACKET_BYTES_MAX: usize = 10_000 + 4;
@@ -111,8 +113,8 @@ pub const LISTEN_BACKLOG_MAX: i32 = 4_096;
 /// Descriptors kept free for the registry, the listeners, cancels and the admin socket.
 pub const DESCRIPTORS_RESERVED: usize = 512;
 
-/// Descriptors of a session: its client's and its backend's.
-pub const DESCRIPTORS_PER_SESSION: usize = 2;
+/// Descriptors of a session: its client's, its backend's and a private one on the kernel path.
+pub const DESCRIPTORS_PER_SESSION: usize = 3;
 
 /// TCP keepalive of clients: idle time before the first probe, time between two, and their number.
 pub const CLIENT_KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -130,16 +132,19 @@ pub const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// For one step of a start-up canary.
 pub const CANARY_DEADLINE: Duration = Duration::from_secs(2);
 
-/// What the canary for order and loss sends, in bytes.
-pub const CANARY_STREAM_BYTES: usize = 1024 * 1024;
+/// What the canary for order and loss sends in each direction, in bytes.
+pub const CANARY_STREAM_BYTES: usize = 4 * 1024 * 1024;
+
+/// Small turns that it makes afterwards.
+pub const CANARY_SMALL_TURNS: usize = 8;
 
 /// Socket buffers of that canary, in bytes: small, so that every refusal to take more is met.
 /// With smaller ones it would take seconds, since the kernel tries once a jiffy.
 pub const CANARY_SOCKET_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Most that may be taken from a backend whose client reads nothing, in bytes: send buffers of an
-/// AF_UNIX and of a small TCP socket are a tenth of it.
-pub const CANARY_QUEUED_BYTES_MAX: usize = 1024 * 1024;
+/// Most that may be taken of the two ends of a session that read nothing, in bytes: the buffers of
+/// all its sockets together.
+pub const CANARY_QUEUED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// For one call of Docker's API. Longer than [`CONTAINER_STOP_GRACE`], which one call waits out.
 pub const DOCKER_CALL_DEADLINE: Duration = Duration::from_secs(180);
 
@@ -274,3 +279,34 @@ pub const SECURE_RELAY_READ_BYTES: usize = 16 * 1024;
 
 /// How long a router that ends waits for its sessions over TLS to close.
 pub const SECURE_RELAY_END_DEADLINE: Duration = Duration::from_secs(5);
+
+// The kernel path
+
+/// Bounds of the verdict program.
+///
+/// `turn_bytes`: small turns belong in the kernel, large ones to the relay, which moves them in
+/// larger pieces. `room_bytes`: what redirected bytes may take of a target's send buffer, so that
+/// they never wait for a slow reader in front of it. `queue_buffers`: the gate. `stuck_buffers`:
+/// where a client is cut off that makes the kernel hold what is charged to nobody.
+pub const VERDICT_BOUNDS: Bounds = Bounds {
+    turn_bytes: 256 * 1024,
+    room_bytes: 256 * 1024,
+    queue_buffers: 16,
+    stuck_buffers: 1024,
+};
+
+/// Send buffer of a client on the kernel path, in bytes.
+pub const CLIENT_SEND_BUFFER_BYTES: usize = 1024 * 1024;
+
+/// What a client's socket takes beyond what it can send at once, in bytes. More than
+/// [`VERDICT_BOUNDS`] has room for, so that what is redirected never meets this bound.
+pub const CLIENT_UNSENT_BYTES_MAX: u32 = 512 * 1024;
+
+/// Receive buffer of a session's private socket, in bytes: what the router is behind by.
+pub const ASIDE_RECEIVE_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Longest type information of a kernel that is read, in bytes. Usual are 5 to 10 million.
+pub const KERNEL_TYPES_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// What a client may have sent before its session is enrolled, in bytes; more is relayed.
+pub const ENROL_PENDING_BYTES_MAX: usize = 1024 * 1024;

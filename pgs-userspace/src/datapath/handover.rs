@@ -23,6 +23,9 @@ pub struct Handover {
     pub pending_to_backend: Bytes,
     /// Read from the backend, not yet written to the client.
     pub pending_to_client: Bytes,
+    /// What its bytes in the kernel are counted on, beside the meter: see
+    /// [`DataPath::account`](super::DataPath::account).
+    pub account: u32,
     /// Counted on.
     pub meter: Arc<Meter>,
     /// Held as long as the session lives; told how it ended.

@@ -7,6 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use std::time::Instant;
 
+use super::kernel::KernelBytes;
+use super::kernel::Place;
+
 /// How a session's bytes travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Path {
@@ -16,7 +19,7 @@ pub enum Path {
     Relay,
     /// The router decrypts and encrypts.
     Tls,
-    /// The verdict program redirects from backend to client.
+    /// The verdict program redirects.
     Kernel,
 }
 
@@ -32,8 +35,8 @@ impl Path {
     }
 }
 
-/// No flow slot.
-const NO_SLOT: u32 = u32::MAX;
+/// Not in the kernel's tables.
+const NO_PLACE: u32 = u32::MAX;
 
 /// Counters of one session, written by the thread that moves its bytes.
 #[derive(Debug)]
@@ -43,8 +46,9 @@ pub struct Meter {
     reason: std::sync::OnceLock<String>,
     relayed_to_backend: AtomicU64,
     relayed_to_client: AtomicU64,
+    kernel_to_backend: AtomicU64,
     kernel_to_client: AtomicU64,
-    slot: AtomicU32,
+    place: AtomicU32,
     /// Milliseconds since `begun` at which the router last moved a byte.
     moved_at_milliseconds: AtomicU64,
 }
@@ -64,8 +68,9 @@ impl Meter {
             reason: std::sync::OnceLock::new(),
             relayed_to_backend: AtomicU64::new(0),
             relayed_to_client: AtomicU64::new(0),
+            kernel_to_backend: AtomicU64::new(0),
             kernel_to_client: AtomicU64::new(0),
-            slot: AtomicU32::new(NO_SLOT),
+            place: AtomicU32::new(NO_PLACE),
             moved_at_milliseconds: AtomicU64::new(0),
         }
     }
@@ -75,8 +80,9 @@ impl Meter {
         self.begun.elapsed()
     }
 
-    /// Time since the router itself last moved a byte of this session.
-    pub fn idle(&self) -> Duration {
+    /// Time since the router itself last moved a byte of this session; on the kernel path see
+    /// [`DataPath::idle`](super::DataPath::idle).
+    pub(super) fn router_idle(&self) -> Duration {
         let moved_at = Duration::from_millis(self.moved_at_milliseconds.load(Relaxed));
         self.begun.elapsed().saturating_sub(moved_at)
     }
@@ -106,14 +112,19 @@ impl Meter {
         self.relayed_to_client.load(Relaxed)
     }
 
-    /// Bytes that the verdict program redirected, as of the end of the kernel flow.
-    pub(super) fn kernel_to_client(&self) -> u64 {
-        self.kernel_to_client.load(Relaxed)
+    /// Bytes that the verdict program redirected, as of the end of the kernel flows.
+    pub(super) fn kernel_bytes(&self) -> KernelBytes {
+        KernelBytes {
+            to_backend: self.kernel_to_backend.load(Relaxed),
+            to_client: self.kernel_to_client.load(Relaxed),
+        }
     }
 
-    /// Slot of the live kernel flow to the client.
-    pub(super) fn flow_slot(&self) -> Option<u32> {
-        Some(self.slot.load(Relaxed)).filter(|slot| *slot != NO_SLOT)
+    /// Where its live flows are in the kernel's tables.
+    pub(super) fn place(&self) -> Option<Place> {
+        Some(self.place.load(Relaxed))
+            .filter(|place| *place != NO_PLACE)
+            .map(Place::from_number)
     }
 
     /// Counts bytes written to the backend by the router.
@@ -134,14 +145,16 @@ impl Meter {
         self.moved_at_milliseconds.store(milliseconds, Relaxed);
     }
 
-    pub(super) fn begin_kernel(&self, slot: u32) {
-        self.slot.store(slot, Relaxed);
+    pub(super) fn begin_kernel(&self, place: Place) {
+        self.place.store(place.number(), Relaxed);
         self.path.store(Path::Kernel as u8, Relaxed);
     }
 
-    pub(super) fn end_kernel(&self, redirected: u64) {
-        self.slot.store(NO_SLOT, Relaxed);
-        self.kernel_to_client.fetch_add(redirected, Relaxed);
+    pub(super) fn end_kernel(&self, bytes: KernelBytes) {
+        self.place.store(NO_PLACE, Relaxed);
+        self.kernel_to_backend
+            .fetch_add(bytes.to_backend, Relaxed);
+        self.kernel_to_client.fetch_add(bytes.to_client, Relaxed);
     }
 
     /// The session is encrypted: the server module relays it, not the data path.

@@ -3,7 +3,10 @@
 //! A session comes here by a [`Handover`](handover::Handover) and stays with one worker thread.
 //! Knows nothing of tenants and nothing of the protocol.
 
+mod accounts;
 pub mod canary;
+mod crossing;
+mod direction;
 pub mod handover;
 pub mod kernel;
 pub mod meter;
@@ -17,10 +20,13 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
+use accounts::Accounts;
 use handover::CloseReason;
 use handover::Handover;
 use kernel::FlowTable;
+use kernel::KernelBytes;
 use kernel::KernelPath;
 use meter::Meter;
 use worker::WorkerHandle;
@@ -65,6 +71,7 @@ pub enum DataPathError {
 pub struct DataPath {
     workers: Vec<WorkerHandle>,
     next: AtomicUsize,
+    accounts: Accounts,
     flows: Option<Arc<FlowTable>>,
     /// Dropped last: as long as it lives the program stays attached.
     _kernel: Option<KernelPath>,
@@ -78,6 +85,8 @@ pub struct Findings {
     pub requested: PathRequest,
     /// Whether new sessions get the kernel path.
     pub kernel: bool,
+    /// Why only backend to client is redirected, where that is so.
+    pub one_way: Option<String>,
     /// Why not, where the user had not ruled it out.
     pub reason: Option<String>,
     /// What each canary found.
@@ -98,10 +107,14 @@ impl DataPath {
                 .map_err(|error| DataPathError::KernelRefused(error.to_string()))?;
             workers.push(WorkerHandle::start(index, access)?);
         }
+        if let Some(kernel) = &kernel {
+            follow_notices(kernel, &workers)?;
+        }
         let flows = kernel.as_ref().map(|kernel| Arc::clone(kernel.flows()));
         Ok(Self {
             workers,
             next: AtomicUsize::new(0),
+            accounts: Accounts::default(),
             flows,
             _kernel: kernel,
             findings,
@@ -152,13 +165,71 @@ impl DataPath {
     }
 
     /// Bytes of a session that the verdict program redirected, live ones included.
-    pub fn kernel_bytes(&self, meter: &Meter) -> u64 {
-        let live = match (meter.flow_slot(), &self.flows) {
-            (Some(slot), Some(flows)) => flows.redirected(slot),
-            _ => 0,
+    pub fn kernel_bytes(&self, meter: &Meter) -> KernelBytes {
+        let live = match (meter.place(), &self.flows) {
+            (Some(place), Some(flows)) => flows.bytes(place),
+            _ => KernelBytes::default(),
         };
-        meter.kernel_to_client() + live
+        let ended = meter.kernel_bytes();
+        KernelBytes {
+            to_backend: ended.to_backend + live.to_backend,
+            to_client: ended.to_client + live.to_client,
+        }
     }
+
+    /// Times that a live session's bytes turned from the kernel to the router.
+    pub fn diversions(&self, meter: &Meter) -> u32 {
+        match (meter.place(), &self.flows) {
+            (Some(place), Some(flows)) => flows.diversions(place),
+            _ => 0,
+        }
+    }
+
+    /// Time since a session last had a byte, whoever moved it.
+    pub fn idle(&self, meter: &Meter) -> Duration {
+        let router = meter.router_idle();
+        match (meter.place(), &self.flows) {
+            (Some(place), Some(flows)) => router.min(flows.idle(place)),
+            _ => router,
+        }
+    }
+
+    /// The account of all sessions of one owner, on which the kernel counts their bytes.
+    pub fn account(&self, owner: &str) -> u32 {
+        self.accounts.of(owner)
+    }
+
+    /// What the kernel has counted on an owner's account, ended sessions included.
+    pub fn account_bytes(&self, owner: &str) -> KernelBytes {
+        match (self.accounts.find(owner), &self.flows) {
+            (Some(account), Some(flows)) => flows.account_bytes(account),
+            _ => KernelBytes::default(),
+        }
+    }
+}
+
+/// Brings the verdict's notices to the worker that has the session. Ends with the process.
+fn follow_notices(kernel: &KernelPath, workers: &[WorkerHandle]) -> Result<(), DataPathError> {
+    let refused = |error: kernel::KernelPathError| DataPathError::KernelRefused(error.to_string());
+    let mut notices = kernel.notices().map_err(refused)?;
+    let workers: Vec<_> = workers.iter().map(WorkerHandle::reach).collect();
+    let run = move || loop {
+        let parts = workers.len() as u32;
+        let told = notices.wait(None, |place| {
+            let worker = &workers[kernel::part_of(place, parts) as usize % workers.len()];
+            if !worker.notice(place) {
+                tracing::error!("a worker's commands are full: a client's bytes wait");
+            }
+        });
+        if let Err(error) = told {
+            tracing::error!(%error, "poll of the verdict's notices failed; clients may have to wait");
+            return;
+        }
+    };
+    std::thread::Builder::new()
+        .name("notices".into())
+        .spawn(run)?;
+    Ok(())
 }
 
 /// Whether the kernel path works here, without serving anybody.
@@ -168,6 +239,7 @@ pub fn examine() -> Findings {
         Err(error) => Findings {
             requested: PathRequest::Auto,
             kernel: false,
+            one_way: None,
             reason: Some(error.to_string()),
             canaries: Vec::new(),
         },
@@ -179,6 +251,7 @@ fn choose(requested: PathRequest) -> Result<(Option<KernelPath>, Findings), Data
     let mut findings = Findings {
         requested,
         kernel: false,
+        one_way: None,
         reason: None,
         canaries: Vec::new(),
     };
@@ -191,6 +264,10 @@ fn choose(requested: PathRequest) -> Result<(Option<KernelPath>, Findings), Data
             let failed = findings.canaries.iter().find(|finding| !finding.passed);
             let Some(failed) = failed else {
                 findings.kernel = true;
+                if let kernel::Ways::ToClientOnly(reason) = kernel.ways() {
+                    tracing::warn!(%reason, "only results go through the kernel here");
+                    findings.one_way = Some(reason.clone());
+                }
                 return Ok((Some(kernel), findings));
             };
             format!("canary `{}` failed: {}", failed.name, failed.detail)

@@ -12,6 +12,7 @@ use nix::sys::socket::recv;
 use nix::sys::socket::send;
 use nix::sys::socket::shutdown;
 
+use crate::config::limits::ENROL_PENDING_BYTES_MAX;
 use crate::config::limits::RELAY_READS_PER_EVENT_MAX;
 
 /// One direction of a relayed session.
@@ -92,6 +93,39 @@ impl Pump {
     /// Whether the source has ended and the target knows.
     pub(super) fn is_ended(&self) -> bool {
         self.state == State::Ended
+    }
+
+    /// The source has ended, as was learnt elsewhere: the target is told when all is written.
+    pub(super) fn finish(&mut self) {
+        if self.state == State::Flowing {
+            self.state = State::Ending;
+        }
+    }
+
+    /// Whether what the source sends is dropped.
+    pub(super) fn is_discarding(&self) -> bool {
+        self.state == State::Discarding
+    }
+
+    /// Reads the source to its present end and keeps what it reads; false when that is too much, or
+    /// the source has ended or failed. Nothing is lost then: the next run goes on from there.
+    pub(super) fn hold_back(&mut self, source: &impl AsFd, scratch: &mut [u8]) -> bool {
+        while self.pending.len() < ENROL_PENDING_BYTES_MAX {
+            match receive(source, scratch) {
+                Ok(0) => {
+                    self.state = State::Ending;
+                    return false;
+                }
+                Ok(read) => {
+                    self.read_bytes += read as u64;
+                    self.pending.extend_from_slice(&scratch[..read]);
+                }
+                Err(Errno::EAGAIN) => return true,
+                // Reported again by the next read.
+                Err(_) => return false,
+            }
+        }
+        false
     }
 
     /// The target is gone: from here on the source is only read to its end.

@@ -1,6 +1,8 @@
 //! One session on the data path: what it does on an event, and what it waits for afterwards.
+//! How its bytes are moved is in `crossing`.
 
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +15,13 @@ use super::handover::Handover;
 use super::handover::Lease;
 use super::kernel::Enrolment;
 use super::kernel::KernelAccess;
+use super::kernel::Place;
 use super::kernel::Refused;
 use super::meter::Meter;
 use super::pump::Pump;
-use super::pump::PumpError;
 use super::pump::Wait;
 use super::socket;
 use crate::config::limits::CLOSE_LINGER;
-use crate::config::limits::DRAIN_POLL_INTERVAL_MAX;
 use crate::config::limits::DRAIN_POLL_INTERVAL_MIN;
 
 /// Which socket of a session an event is about.
@@ -28,6 +29,8 @@ use crate::config::limits::DRAIN_POLL_INTERVAL_MIN;
 pub(super) enum Side {
     Client,
     Backend,
+    /// The private socket of the flow to the client.
+    Aside,
 }
 
 /// What a worker lends a session for one event.
@@ -39,10 +42,11 @@ pub(super) struct Loan<'a> {
 }
 
 /// Events that a session waits for. `None`: the socket has nothing more to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Interests {
     pub(super) client: Option<EpollFlags>,
     pub(super) backend: Option<EpollFlags>,
+    pub(super) aside: Option<EpollFlags>,
 }
 
 /// A live session.
@@ -50,32 +54,47 @@ pub(super) struct Interests {
 pub(super) struct Session {
     pub(super) client: TcpStream,
     pub(super) backend: UnixStream,
-    to_backend: Pump,
-    to_client: Pump,
-    flow: Flow,
+    pub(super) to_backend: Pump,
+    pub(super) to_client: Pump,
+    pub(super) path: Path,
+    /// The client has sent its last byte, which epoll alone tells of on the kernel path.
+    pub(super) client_ended: bool,
+    /// The backend has sent its last byte.
+    pub(super) backend_ended: bool,
     /// The backend has closed its end altogether.
-    backend_gone: bool,
+    pub(super) backend_gone: bool,
+    /// When the client is closed on that does not close after its backend.
+    linger_until: Option<Instant>,
     /// When to look again without an event.
     pub(super) wake_at: Option<Instant>,
     /// The `wake_at` that the worker has set its alarm to.
     pub(super) alarm_at: Option<Instant>,
-    poll_interval: Duration,
-    meter: Arc<Meter>,
+    pub(super) poll_interval: Duration,
+    account: u32,
+    pub(super) meter: Arc<Meter>,
     lease: Box<dyn Lease>,
 }
 
-/// Who moves the bytes from the backend to the client.
+/// Who moves the bytes.
 #[derive(Debug)]
-enum Flow {
+pub(super) enum Path {
     /// The relay, until the session starts.
     Untried,
     /// The relay, for good.
     Relay,
-    /// The verdict program; the pump only what it let pass.
-    Kernel(Enrolment),
+    /// The verdict program; the pumps what it diverts.
+    Kernel(KernelSession),
 }
 
-type Outcome = Result<(), CloseReason>;
+/// A session with flows in the kernel.
+#[derive(Debug)]
+pub(super) struct KernelSession {
+    pub(super) enrolment: Enrolment,
+    /// Whether epoll listens for bytes of the client.
+    pub(super) listening: bool,
+}
+
+pub(super) type Outcome = Result<(), CloseReason>;
 
 impl Session {
     /// Takes a session over; it will try to enrol in the kernel path if `try_kernel`.
@@ -85,25 +104,29 @@ impl Session {
             backend,
             pending_to_backend,
             pending_to_client,
+            account,
             meter,
             lease,
         } = handover;
         meter.begin_relay(None);
-        let flow = if try_kernel {
-            Flow::Untried
-        } else {
-            Flow::Relay
-        };
         Self {
             client,
             backend,
             to_backend: Pump::from_client(&pending_to_backend),
             to_client: Pump::from_backend(&pending_to_client),
-            flow,
+            path: if try_kernel {
+                Path::Untried
+            } else {
+                Path::Relay
+            },
+            client_ended: false,
+            backend_ended: false,
             backend_gone: false,
+            linger_until: None,
             wake_at: None,
             alarm_at: None,
             poll_interval: DRAIN_POLL_INTERVAL_MIN,
+            account,
             meter,
             lease,
         }
@@ -112,9 +135,9 @@ impl Session {
     /// Enrols, then moves what can be moved before any event: in this order, because a backend that
     /// has been told nothing since its ReadyForQuery says nothing.
     pub(super) fn start(&mut self, loan: &mut Loan<'_>) -> Outcome {
-        self.pump_to_client(loan)?;
+        self.move_to_client(loan)?;
         self.try_enrol(loan)?;
-        self.pump_to_backend(loan)?;
+        self.move_to_backend(loan)?;
         self.settle(loan)
     }
 
@@ -126,181 +149,148 @@ impl Session {
         loan: &mut Loan<'_>,
     ) -> Outcome {
         let failed = events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
+        let ended = failed || events.contains(EpollFlags::EPOLLRDHUP);
         match side {
             Side::Client if failed && !self.to_client.is_ended() => {
                 return Err(CloseReason::ClientFailed(
                     socket::pending_error(&self.client).to_string(),
                 ));
             }
-            Side::Client => {
-                self.pump_to_backend(loan)?;
-                self.pump_to_client(loan)?;
-            }
+            Side::Client => self.client_ended |= ended,
             Side::Backend => {
                 self.backend_gone |= events.contains(EpollFlags::EPOLLHUP);
-                let ended = failed || events.contains(EpollFlags::EPOLLRDHUP);
-                self.pump_to_client_until(loan, ended)?;
-                self.pump_to_backend(loan)?;
+                self.backend_ended |= ended;
             }
+            Side::Aside => {}
         }
+        if side == Side::Client {
+            self.move_to_backend(loan)?;
+            self.move_to_client(loan)?;
+        } else {
+            self.move_to_client(loan)?;
+            self.move_to_backend(loan)?;
+        }
+        self.settle(loan)
+    }
+
+    /// Acts on a notice of the verdict: bytes of the client come to the router.
+    pub(super) fn on_notice(&mut self, loan: &mut Loan<'_>) -> Outcome {
+        self.move_to_backend(loan)?;
         self.settle(loan)
     }
 
     /// Acts on the time that `wake_at` named.
     pub(super) fn on_time(&mut self, loan: &mut Loan<'_>) -> Outcome {
         self.wake_at = None;
-        if self.to_client.is_ended() {
+        if self.linger_until.is_some_and(|until| until <= loan.now) {
             return Err(self.close_reason());
         }
-        self.pump_to_client_until(loan, true)?;
+        self.move_to_client(loan)?;
+        self.move_to_backend(loan)?;
         self.settle(loan)
     }
 
     /// What to wait for now.
-    pub(super) fn interests(&self, kernel: Option<&KernelAccess>) -> Interests {
+    pub(super) fn interests(&self) -> Interests {
         let mut client = EpollFlags::empty();
         let mut backend = EpollFlags::empty();
-        match self.to_backend.wait() {
-            Wait::Readable | Wait::Turn => client |= EpollFlags::EPOLLIN,
-            Wait::Writable => backend |= EpollFlags::EPOLLOUT,
-            Wait::Ended => {}
-        }
-        let redirected = match (&self.flow, kernel) {
-            (Flow::Kernel(enrolment), Some(kernel)) => kernel.redirects(enrolment),
-            _ => false,
-        };
-        let draining = matches!(self.flow, Flow::Kernel(_)) && self.wake_at.is_some();
-        let mut reading = false;
-        match self.to_client.wait() {
-            Wait::Readable | Wait::Turn if draining => {}
-            // With EPOLLIN every redirected buffer would wake this thread for nothing.
-            Wait::Readable | Wait::Turn if redirected => backend |= EpollFlags::EPOLLRDHUP,
-            Wait::Readable | Wait::Turn => {
-                backend |= EpollFlags::EPOLLIN;
-                reading = true;
+        let mut aside = None;
+        let reading_backend = match &self.path {
+            Path::Kernel(kernel) => {
+                let both_ways = kernel.enrolment.aside().is_some();
+                // With EPOLLIN every redirected buffer would wake this thread for nothing. Each
+                // edge is reported once: a socket that hung up would report it for ever.
+                let quiet = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+                backend |= quiet;
+                if both_ways {
+                    client |= quiet;
+                    aside = Some(EpollFlags::EPOLLIN | EpollFlags::EPOLLET);
+                }
+                if kernel.listening || !both_ways && self.reads_client() {
+                    client |= EpollFlags::EPOLLIN;
+                }
+                false
             }
-            Wait::Writable => client |= EpollFlags::EPOLLOUT,
-            Wait::Ended => {}
+            Path::Untried | Path::Relay => {
+                if self.reads_client() {
+                    client |= EpollFlags::EPOLLIN;
+                }
+                let reads = matches!(self.to_client.wait(), Wait::Readable | Wait::Turn);
+                if reads {
+                    backend |= EpollFlags::EPOLLIN;
+                }
+                reads
+            }
+        };
+        if self.to_backend.wait() == Wait::Writable {
+            backend |= EpollFlags::EPOLLOUT;
+        }
+        if self.to_client.wait() == Wait::Writable {
+            client |= EpollFlags::EPOLLOUT;
         }
         // A socket that hung up reports so for ever: it is listened to no more once that is known
         // and all is read.
-        let backend_done = self.backend_gone && !reading;
+        let backend_done = self.backend_gone && !reading_backend;
         let client_done = self.to_backend.is_ended() && self.to_client.is_ended();
         Interests {
             client: (!client_done).then_some(client),
             backend: (!backend_done).then_some(backend),
+            aside,
         }
     }
 
-    fn pump_to_backend(&mut self, loan: &mut Loan<'_>) -> Outcome {
-        let meter = &self.meter;
-        let moved = |bytes| meter.add_to_backend(bytes);
-        let result =
-            self.to_backend
-                .run(&self.client, &self.backend, loan.scratch, u64::MAX, moved);
-        match result {
-            Ok(_) => Ok(()),
-            Err(PumpError::Source(error)) => Err(CloseReason::ClientFailed(error.to_string())),
-            // The backend is going: its last words are still to be delivered.
-            Err(PumpError::Target(_)) => {
-                self.to_backend.discard();
-                Ok(())
-            }
-        }
+    fn reads_client(&self) -> bool {
+        matches!(self.to_backend.wait(), Wait::Readable | Wait::Turn)
     }
 
-    fn pump_to_client(&mut self, loan: &mut Loan<'_>) -> Outcome {
-        self.pump_to_client_until(loan, false)
-    }
-
-    /// `ended`: the backend has sent its last byte.
-    fn pump_to_client_until(&mut self, loan: &mut Loan<'_>, ended: bool) -> Outcome {
-        let Flow::Kernel(enrolment) = &mut self.flow else {
-            return self.run_to_client(loan, u64::MAX).map(drop);
-        };
-        let Some(kernel) = loan.kernel.as_deref_mut() else {
-            return Err(CloseReason::BackendFailed("the kernel path is gone".into()));
-        };
-        let allowance = kernel.unreceived(enrolment);
-        if allowance > 0 || !self.to_client.is_flushed() {
-            let read_before = self.to_client.read_bytes();
-            let meter = &self.meter;
-            let result = self.to_client.run(
-                &self.backend,
-                &self.client,
-                loan.scratch,
-                allowance,
-                |bytes| meter.add_to_client(bytes),
-            );
-            let received = self.to_client.read_bytes() - read_before;
-            kernel.record(enrolment, received, self.to_client.is_flushed());
-            result.map_err(client_or_backend)?;
-        }
-        if ended { self.drain(loan) } else { Ok(()) }
-    }
-
-    fn run_to_client(&mut self, loan: &mut Loan<'_>, allowance: u64) -> Result<Wait, CloseReason> {
-        let meter = &self.meter;
-        let moved = |bytes| meter.add_to_client(bytes);
-        self.to_client
-            .run(&self.backend, &self.client, loan.scratch, allowance, moved)
-            .map_err(client_or_backend)
-    }
-
-    /// The backend has ended: when everything that was redirected has reached the client's socket,
-    /// the rest of the closing is the relay's.
-    fn drain(&mut self, loan: &mut Loan<'_>) -> Outcome {
-        let (Flow::Kernel(enrolment), Some(kernel)) = (&self.flow, loan.kernel.as_deref_mut())
-        else {
-            return Ok(());
-        };
-        let drained = self.to_client.is_flushed()
-            && kernel.unreceived(enrolment) == 0
-            && kernel
-                .is_drained(enrolment, &self.client)
-                .map_err(|error| CloseReason::ClientFailed(error.to_string()))?;
-        if !drained {
-            self.wake_at = Some(loan.now + self.poll_interval);
-            self.poll_interval = (self.poll_interval * 2).min(DRAIN_POLL_INTERVAL_MAX);
-            return Ok(());
-        }
-        self.meter.end_kernel(kernel.end(enrolment));
-        self.flow = Flow::Relay;
-        self.run_to_client(loan, u64::MAX).map(drop)
-    }
-
-    /// After every event: enrol when quiet, close when over.
+    /// After every event: close when over.
     fn settle(&mut self, loan: &mut Loan<'_>) -> Outcome {
-        if self.to_client.is_ended() {
-            if self.to_backend.is_ended() {
-                return Err(self.close_reason());
-            }
-            if self.backend_gone && self.wake_at.is_none() {
-                // Closing with unread input would reset the connection and could take the last
-                // message with it: the client gets a moment to close by itself.
-                self.to_backend.discard();
-                self.wake_at = Some(loan.now + CLOSE_LINGER);
-            }
+        if let (Path::Kernel(kernel), Some(access)) = (&self.path, loan.kernel.as_deref())
+            && access.is_broken(&kernel.enrolment)
+        {
+            return Err(CloseReason::ClientFailed(
+                "it sent without end while it read nothing, and what it sent had to be dropped"
+                    .into(),
+            ));
+        }
+        if !self.to_client.is_ended() {
             return Ok(());
+        }
+        if self.to_backend.is_ended() {
+            return Err(self.close_reason());
+        }
+        if self.backend_gone && self.linger_until.is_none() {
+            // Closing with unread input would reset the connection and could take the last message
+            // with it: the client gets a moment to close by itself.
+            self.to_backend.discard();
+            self.linger_until = Some(loan.now + CLOSE_LINGER);
+            self.listen_to_client(loan);
+        }
+        if self.linger_until.is_some() {
+            self.wake_at = self.linger_until;
         }
         Ok(())
     }
 
     /// Tries to enrol, once: later it could never be certain that the backend is not just sending.
     fn try_enrol(&mut self, loan: &mut Loan<'_>) -> Outcome {
-        let quiet = self.to_client.wait() == Wait::Readable;
-        let (Flow::Untried, Some(kernel)) = (&self.flow, loan.kernel.as_deref_mut()) else {
+        let (Path::Untried, Some(kernel)) = (&self.path, loan.kernel.as_deref_mut()) else {
             return Ok(());
         };
-        let enrolled = if quiet {
-            kernel.enrol(&self.client, &self.backend)
-        } else {
+        let enrolled = if self.to_client.wait() != Wait::Readable {
             Err(Refused::Failed("the client does not read".into()))
+        } else if !self.to_backend.hold_back(&self.client, loan.scratch) {
+            Err(Refused::Failed("the client has sent too much already".into()))
+        } else {
+            kernel.enrol(&self.client, &self.backend, self.account)
         };
-        self.flow = match enrolled {
+        self.path = match enrolled {
             Ok(enrolment) => {
-                self.meter.begin_kernel(enrolment.slot());
-                Flow::Kernel(enrolment)
+                self.meter.begin_kernel(enrolment.place());
+                Path::Kernel(KernelSession {
+                    enrolment,
+                    listening: false,
+                })
             }
             Err(Refused::Contended) => {
                 return Err(CloseReason::BackendFailed(Refused::Contended.to_string()));
@@ -308,10 +298,10 @@ impl Session {
             Err(Refused::Failed(reason)) => {
                 tracing::info!(reason, "session stays with the relay");
                 self.meter.begin_relay(Some(reason));
-                Flow::Relay
+                Path::Relay
             }
         };
-        Ok(())
+        self.open_to_backend(loan)
     }
 
     fn close_reason(&self) -> CloseReason {
@@ -327,14 +317,15 @@ impl Session {
         let Self {
             client,
             backend,
-            flow,
+            path,
             meter,
             lease,
             ..
         } = self;
-        if let (Flow::Kernel(enrolment), Some(kernel)) = (&flow, kernel) {
-            meter.end_kernel(kernel.end(enrolment));
+        if let (Path::Kernel(session), Some(kernel)) = (&path, kernel) {
+            meter.end_kernel(kernel.end(&session.enrolment));
         }
+        drop(path);
         drop(backend);
         drop(client);
         lease.closed(reason);
@@ -344,11 +335,20 @@ impl Session {
     pub(super) fn is_counted_on(&self, meter: &Arc<Meter>) -> bool {
         Arc::ptr_eq(&self.meter, meter)
     }
-}
 
-fn client_or_backend(error: PumpError) -> CloseReason {
-    match error {
-        PumpError::Source(error) => CloseReason::BackendFailed(error.to_string()),
-        PumpError::Target(error) => CloseReason::ClientFailed(error.to_string()),
+    /// Its place in the kernel's tables, if it has one.
+    pub(super) fn place(&self) -> Option<Place> {
+        match &self.path {
+            Path::Kernel(kernel) => Some(kernel.enrolment.place()),
+            Path::Untried | Path::Relay => None,
+        }
+    }
+
+    /// Its private socket, if it has one.
+    pub(super) fn aside(&self) -> Option<&UnixDatagram> {
+        match &self.path {
+            Path::Kernel(kernel) => kernel.enrolment.aside(),
+            Path::Untried | Path::Relay => None,
+        }
     }
 }

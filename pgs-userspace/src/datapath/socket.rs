@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::os::fd::AsRawFd as _;
 
 use nix::sys::socket::getsockopt;
+use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt;
 
 /// Offset of `tcpi_bytes_acked` in `struct tcp_info`, `include/uapi/linux/tcp.h`.
@@ -92,6 +93,52 @@ pub(super) fn tcp_acknowledged_bytes(socket: impl AsFd) -> io::Result<u64> {
     let mut bytes = [0; size_of::<u64>()];
     bytes.copy_from_slice(&info[field]);
     Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Bounds what waits in the socket to be sent, in bytes; the kernel counts its own overhead in and
+/// doubles the figure. Beyond the system's maximum only with CAP_NET_ADMIN.
+pub(super) fn set_send_buffer(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
+    if setsockopt(socket, sockopt::SndBufForce, &bytes).is_err() {
+        setsockopt(socket, sockopt::SndBuf, &bytes)?;
+    }
+    Ok(())
+}
+
+/// Bounds what waits in the socket to be read, as [`set_send_buffer`] does for the other way.
+pub(super) fn set_receive_buffer(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
+    if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_err() {
+        setsockopt(socket, sockopt::RcvBuf, &bytes)?;
+    }
+    Ok(())
+}
+
+/// Bounds what a TCP socket takes beyond what it could already send, in bytes.
+pub(super) fn set_unsent_max(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes)
+}
+
+/// Bytes from which on a socket is readable. Setting it has the kernel look at its queue again.
+pub(super) fn set_receive_low_water(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes)
+}
+
+fn set_option(socket: &impl AsFd, level: i32, name: i32, value: u32) -> io::Result<()> {
+    // SAFETY: the kernel reads `value`, of the length that it is told.
+    #[expect(unsafe_code, reason = "nix does not know these options")]
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<u32>() as libc::socklen_t,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// The error that the socket has pending, if any.

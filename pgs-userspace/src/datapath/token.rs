@@ -5,21 +5,25 @@ use super::session::Side;
 /// Token of the wake-up event; no session has it.
 pub(super) const WAKE_TOKEN: u64 = u64::MAX;
 
-/// Bits of a token that hold the generation; one bit below them holds the side.
-pub(super) const GENERATION_MASK: u32 = u32::MAX >> 1;
+/// Bits of a token that hold the generation; two bits below them hold the side.
+pub(super) const GENERATION_MASK: u32 = u32::MAX >> 2;
 
 pub(super) fn pack(index: u32, generation: u32, side: Side) -> u64 {
-    let side = u64::from(side == Side::Backend);
-    u64::from(index) << 32 | u64::from(generation & GENERATION_MASK) << 1 | side
+    let side = match side {
+        Side::Client => 0,
+        Side::Backend => 1,
+        Side::Aside => 2,
+    };
+    u64::from(index) << 32 | u64::from(generation & GENERATION_MASK) << 2 | side
 }
 
 pub(super) fn unpack(token: u64) -> (u32, u32, Side) {
-    let side = if token & 1 == 1 {
-        Side::Backend
-    } else {
-        Side::Client
+    let side = match token & 3 {
+        0 => Side::Client,
+        1 => Side::Backend,
+        _ => Side::Aside,
     };
-    ((token >> 32) as u32, (token as u32) >> 1, side)
+    ((token >> 32) as u32, (token as u32) >> 2, side)
 }
 
 #[cfg(test)]
@@ -32,6 +36,7 @@ mod tests {
             (0, 0, Side::Client),
             (7, 3, Side::Backend),
             (u32::MAX - 1, GENERATION_MASK, Side::Client),
+            (1, 2, Side::Aside),
         ] {
             assert_eq!(
                 unpack(pack(index, generation, side)),
@@ -39,7 +44,7 @@ mod tests {
             );
         }
         assert_ne!(
-            pack(u32::MAX - 1, GENERATION_MASK, Side::Backend),
+            pack(u32::MAX - 1, GENERATION_MASK, Side::Aside),
             WAKE_TOKEN
         );
     }

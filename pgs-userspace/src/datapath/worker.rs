@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use nix::sys::eventfd::EventFd;
 use super::handover::CloseReason;
 use super::handover::Handover;
 use super::kernel::KernelAccess;
+use super::kernel::Place;
 use super::meter::Meter;
 use super::session::Interests;
 use super::session::Loan;
@@ -41,15 +43,22 @@ use crate::config::limits::WORKER_EVENTS_MAX;
 #[derive(Debug)]
 enum Command {
     Adopt(Box<Handover>),
+    Notice(Place),
     End(Arc<Meter>, CloseReason),
     EndAll(CloseReason),
+}
+
+/// What it takes to tell a worker something.
+#[derive(Debug, Clone)]
+pub(super) struct WorkerReach {
+    commands: SyncSender<Command>,
+    wake: Arc<EventFd>,
 }
 
 /// The other threads' end of a worker.
 #[derive(Debug)]
 pub(super) struct WorkerHandle {
-    commands: SyncSender<Command>,
-    wake: Arc<EventFd>,
+    reach: WorkerReach,
     thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -64,37 +73,41 @@ impl WorkerHandle {
             .name(format!("data-path-{index}"))
             .spawn(move || worker.run())?;
         Ok(Self {
-            commands,
-            wake,
+            reach: WorkerReach { commands, wake },
             thread: std::sync::Mutex::new(Some(thread)),
         })
     }
 
     /// Gives a session to the worker, or gives it back when too much waits already.
     pub(super) fn adopt(&self, handover: Handover) -> Result<(), Box<Handover>> {
-        match self.commands.try_send(Command::Adopt(Box::new(handover))) {
+        match self.reach.commands.try_send(Command::Adopt(Box::new(handover))) {
             Ok(()) => {
-                self.wake();
+                self.reach.wake();
                 Ok(())
             }
             Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) => match command
             {
                 Command::Adopt(handover) => Err(handover),
-                Command::End(..) | Command::EndAll(_) => Ok(()),
+                Command::End(..) | Command::EndAll(_) | Command::Notice(_) => Ok(()),
             },
         }
     }
 
     /// Ends the session that `meter` counts, if it is this worker's. False when too much waits.
     pub(super) fn end(&self, meter: &Arc<Meter>, reason: CloseReason) -> bool {
-        self.tell(Command::End(Arc::clone(meter), reason))
+        self.reach.tell(Command::End(Arc::clone(meter), reason))
+    }
+
+    /// For another thread.
+    pub(super) fn reach(&self) -> WorkerReach {
+        self.reach.clone()
     }
 
     /// Ends every session of this worker, and the worker with the last one.
     pub(super) fn end_all(&self, reason: CloseReason) -> bool {
         // Waits for its place: without it the worker would not end.
-        let told = self.commands.send(Command::EndAll(reason)).is_ok();
-        self.wake();
+        let told = self.reach.commands.send(Command::EndAll(reason)).is_ok();
+        self.reach.wake();
         told
     }
 
@@ -120,6 +133,13 @@ impl WorkerHandle {
             tracing::error!("a data path worker panicked");
         }
     }
+}
+
+impl WorkerReach {
+    /// Tells of diverted bytes of the session at this place. False when too much waits.
+    pub(super) fn notice(&self, place: Place) -> bool {
+        self.tell(Command::Notice(place))
+    }
 
     fn tell(&self, command: Command) -> bool {
         let told = self.commands.try_send(command).is_ok();
@@ -140,6 +160,8 @@ struct Worker {
     kernel: Option<KernelAccess>,
     sessions: Vec<Entry>,
     free: Vec<u32>,
+    /// Sessions by their place in the kernel's tables.
+    by_place: HashMap<Place, u32>,
     live: usize,
     /// When to look at which session again; an entry whose session has changed its mind is void.
     alarms: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -170,6 +192,7 @@ impl Worker {
             kernel,
             sessions: Vec::new(),
             free: Vec::new(),
+            by_place: HashMap::new(),
             live: 0,
             alarms: BinaryHeap::new(),
             scratch: vec![0; RELAY_BUFFER_BYTES],
@@ -203,8 +226,12 @@ impl Worker {
         let Some(Reverse((at, _))) = self.alarms.peek() else {
             return EpollTimeout::NONE;
         };
+        let now = Instant::now();
+        if *at <= now {
+            return EpollTimeout::ZERO;
+        }
         // Rounded up: a wait that is a fraction short would end in a busy loop.
-        let wait = at.saturating_duration_since(Instant::now()) + EPOLL_GRANULE;
+        let wait = at.saturating_duration_since(now) + EPOLL_GRANULE;
         EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::MAX)
     }
 
@@ -214,6 +241,7 @@ impl Worker {
         while let Ok(command) = self.inbox.try_recv() {
             match command {
                 Command::Adopt(handover) => self.adopt(*handover),
+                Command::Notice(place) => self.on_notice(place),
                 Command::End(meter, reason) => self.end(&meter, &reason),
                 Command::EndAll(reason) => {
                     self.ending = true;
@@ -236,6 +264,9 @@ impl Worker {
         self.live += 1;
         let mut session = Box::new(Session::begin(handover, self.kernel.is_some()));
         let outcome = session.start(&mut loan(&mut self.scratch, self.kernel.as_mut()));
+        if let Some(place) = session.place() {
+            self.by_place.insert(place, index);
+        }
         self.sessions[index as usize].session = Some(session);
         self.after(index, outcome);
     }
@@ -251,6 +282,18 @@ impl Worker {
         };
         let mut loan = loan(&mut self.scratch, self.kernel.as_mut());
         let outcome = session.on_event(side, events, &mut loan);
+        self.after(index, outcome);
+    }
+
+    fn on_notice(&mut self, place: Place) {
+        // A session that has ended meanwhile has nothing to be told.
+        let Some(index) = self.by_place.get(&place).copied() else {
+            return;
+        };
+        let Some(session) = self.sessions[index as usize].session.as_mut() else {
+            return;
+        };
+        let outcome = session.on_notice(&mut loan(&mut self.scratch, self.kernel.as_mut()));
         self.after(index, outcome);
     }
 
@@ -290,22 +333,18 @@ impl Worker {
             let token = pack(index, entry.generation, Side::Client);
             self.alarms.push(Reverse((at, token)));
         }
-        let wanted = session.interests(self.kernel.as_ref());
-        if entry.registered == Some(wanted) {
+        let wanted = session.interests();
+        let before = entry.registered.unwrap_or_default();
+        if before == wanted {
             return;
         }
-        let before = entry.registered.unwrap_or(Interests {
-            client: None,
-            backend: None,
-        });
-        let client_token = pack(index, entry.generation, Side::Client);
-        let backend_token = pack(index, entry.generation, Side::Backend);
-        let result = listen(
+        let token = |side| pack(index, entry.generation, side);
+        let mut result = listen(
             &self.epoll,
             &session.client,
             before.client,
             wanted.client,
-            client_token,
+            token(Side::Client),
         )
         .and_then(|()| {
             listen(
@@ -313,9 +352,13 @@ impl Worker {
                 &session.backend,
                 before.backend,
                 wanted.backend,
-                backend_token,
+                token(Side::Backend),
             )
         });
+        if let (Some(aside), Ok(())) = (session.aside(), result) {
+            let token = token(Side::Aside);
+            result = listen(&self.epoll, aside, before.aside, wanted.aside, token);
+        }
         entry.registered = Some(wanted);
         if let Err(errno) = result {
             self.close(
@@ -334,6 +377,9 @@ impl Worker {
         entry.generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
         self.free.push(index);
         self.live -= 1;
+        if let Some(place) = session.place() {
+            self.by_place.remove(&place);
+        }
         session.close(reason, self.kernel.as_mut());
     }
 

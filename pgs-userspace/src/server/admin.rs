@@ -158,9 +158,10 @@ fn report(door: &FrontDoor, session: &Session) -> SessionReport {
         path_reason: meter.relay_reason().map(Into::into),
         backend_pid: u32::try_from(backend_pid).ok().filter(|pid| *pid != 0),
         age_seconds: meter.age().as_secs(),
-        idle_seconds: Some(meter.idle().as_secs()),
-        bytes_to_backend: meter.relayed_to_backend(),
-        bytes_to_client: meter.relayed_to_client() + in_kernel,
-        bytes_in_kernel: in_kernel,
+        idle_seconds: Some(door.data_path.idle(meter).as_secs()),
+        bytes_to_backend: meter.relayed_to_backend() + in_kernel.to_backend,
+        bytes_to_client: meter.relayed_to_client() + in_kernel.to_client,
+        bytes_in_kernel: in_kernel.to_backend + in_kernel.to_client,
+        diversions: door.data_path.diversions(meter),
     }
 }

@@ -69,6 +69,7 @@ impl ClientStream for TcpStream {
             backend,
             pending_to_backend,
             pending_to_client: Bytes::new(),
+            account: door.data_path.account(session.tenant.as_str()),
             meter: Arc::clone(&session.meter),
             lease: lease.hand_over(Arc::clone(&door.data_path)),
         };

@@ -232,14 +232,15 @@ impl Lease for SessionLease {
         let in_kernel = self
             .data_path
             .as_ref()
-            .map_or(0, |path| path.kernel_bytes(meter));
+            .map(|path| path.kernel_bytes(meter))
+            .unwrap_or_default();
         tracing::info!(
             session = id,
             %tenant,
             path = meter.path().name(),
-            bytes_to_backend = meter.relayed_to_backend(),
-            bytes_to_client = meter.relayed_to_client() + in_kernel,
-            bytes_in_kernel = in_kernel,
+            bytes_to_backend = meter.relayed_to_backend() + in_kernel.to_backend,
+            bytes_to_client = meter.relayed_to_client() + in_kernel.to_client,
+            bytes_in_kernel = in_kernel.to_backend + in_kernel.to_client,
             seconds = meter.age().as_secs_f64(),
             %reason,
             "session closed"

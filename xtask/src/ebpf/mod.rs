@@ -151,6 +151,8 @@ fn rustflags() -> Result<OsString> {
         // Fixed, so that the object is the same whatever machine builds it.
         OsString::from("--cfg=bpf_target_arch=\"x86_64\""),
         OsString::from("-Clink-arg=--btf"),
+        // Atomic instructions that give back the former value; kernels from 5.12 on know them.
+        OsString::from("-Ctarget-cpu=v3"),
     ];
     for (from, to) in remapped()? {
         let mut flag = OsString::from("--remap-path-prefix=");

@@ -1,34 +1,65 @@
-//! A session's backend-to-client flow in the kernel: from enrolment to the last byte.
+//! A session's flows in the kernel: from enrolment to the last byte.
 //!
-//! Order of enrolment: the state record in mode relay, the target, the source, proof that nothing
-//! waits in the source's queue, and only then the request to redirect. The verdict program itself
-//! makes the change, at the first bytes for which nothing is still on its way through the router.
+//! Order of enrolment: the state records with the flow to the backend closed; every socket as a
+//! target; the backend as a source, with proof that nothing waits in its queue; the client as a
+//! source, and what it had sent before is judged now. The router then writes on what it holds
+//! itself, and only then opens the flow to the backend.
 
 use std::io;
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::net::UnixStream;
 
 use super::KernelAccess;
+use super::flows::KernelBytes;
+use super::flows::Place;
+use super::flows::Route;
 use super::with_causes;
+use crate::config::limits::ASIDE_RECEIVE_BUFFER_BYTES;
+use crate::config::limits::CLIENT_SEND_BUFFER_BYTES;
+use crate::config::limits::CLIENT_UNSENT_BYTES_MAX;
 use crate::config::limits::ENROL_QUEUE_CHECKS_MAX;
+use crate::config::limits::VERDICT_BOUNDS;
+use crate::datapath::direction::Direction;
 use crate::datapath::socket;
 
 /// Flag of `bpf_map_update_elem`, `include/uapi/linux/bpf.h`: fail when the key is there.
 const BPF_NOEXIST: u64 = 1;
 
-/// A flow that the verdict program may redirect. Ended by [`KernelAccess::end`].
+/// Two flows that the verdict program may redirect. Ended by [`KernelAccess::end`].
 #[derive(Debug)]
 pub(in crate::datapath) struct Enrolment {
-    slot: u32,
-    peer_cookie: u64,
-    backend_cookie: u64,
-    client_cookie: u64,
-    /// What the client's socket had accepted when the flow began.
+    place: Place,
+    cookies: Cookies,
+    /// The private socket by which a backend's bytes come to the router; `None` where only the
+    /// flow to the client is redirected, and always.
+    aside: Option<UnixDatagram>,
+    /// What the client's socket had accepted when the flows began.
     accepted_before: u64,
-    /// Passed bytes that the router has read, and those that it has written on.
+    to_backend: Progress,
+    to_client: Progress,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Cookies {
+    /// The backend's own end, which is what the verdict sees.
+    peer: u64,
+    backend: u64,
+    client: u64,
+    /// 0 where there is none.
+    aside: u64,
+}
+
+/// What the router did with the diverted bytes of one direction.
+#[derive(Debug, Default, Clone, Copy)]
+struct Progress {
+    /// Diverted bytes that the router has read, and those that it has written on.
     received: u64,
     forwarded: u64,
+    /// Redirected bytes that are known to have left the worker's queue.
+    drained: u64,
 }
 
 /// Why a session could not be enrolled.
@@ -44,41 +75,23 @@ pub(in crate::datapath) enum Refused {
 }
 
 impl KernelAccess {
-    /// Enrols a session whose two queues were just read to their end.
+    /// Enrols a session whose two queues were just read to their end. Nothing is redirected to the
+    /// backend before [`Self::open`].
     pub(in crate::datapath) fn enrol(
         &mut self,
         client: &TcpStream,
         backend: &UnixStream,
+        account: u32,
     ) -> Result<Enrolment, Refused> {
-        let peer_cookie = self.peers.of(backend).map_err(failed("sock_diag"))?;
-        let backend_cookie = socket::cookie(backend).map_err(failed("SO_COOKIE"))?;
-        let client_cookie = socket::cookie(client).map_err(failed("SO_COOKIE"))?;
-        let accepted_before = settled_bytes(client).map_err(failed("TCP_INFO"))?;
-        let slot = self
-            .free
-            .pop_front()
-            .ok_or_else(|| Refused::Failed("no free slot".into()))?;
-        let enrolment = Enrolment {
-            slot,
-            peer_cookie,
-            backend_cookie,
-            client_cookie,
-            accepted_before,
-            received: 0,
-            forwarded: 0,
-        };
-        self.flows.begin(slot, peer_cookie, client_cookie);
+        let enrolment = self.prepare(client, backend)?;
+        self.begin_flows(&enrolment, account);
         // Never in another session's place: its bytes would go to this client.
-        if let Err(error) = self.slots.insert(peer_cookie, slot, BPF_NOEXIST) {
-            self.flows.end(slot);
-            self.free.push_back(slot);
-            return Err(failed("SLOTS")(error));
+        if let Err(error) = self.lead_to_flows(&enrolment) {
+            self.end(&enrolment);
+            return Err(error);
         }
         match self.insert(&enrolment, client, backend) {
-            Ok(()) => {
-                self.flows.request_kernel(slot);
-                Ok(enrolment)
-            }
+            Ok(()) => Ok(enrolment),
             Err(Refused::Contended) => {
                 self.withdraw(&enrolment);
                 Err(Refused::Contended)
@@ -90,109 +103,293 @@ impl KernelAccess {
         }
     }
 
+    /// Everything that can fail before any map is touched.
+    fn prepare(&mut self, client: &TcpStream, backend: &UnixStream) -> Result<Enrolment, Refused> {
+        let aside = self
+            .probe
+            .is_some()
+            .then(aside_socket)
+            .transpose()
+            .map_err(failed("socketpair(AF_UNIX, SOCK_DGRAM)"))?;
+        socket::set_send_buffer(client, CLIENT_SEND_BUFFER_BYTES).map_err(failed("SO_SNDBUF"))?;
+        socket::set_unsent_max(client, CLIENT_UNSENT_BYTES_MAX)
+            .map_err(failed("TCP_NOTSENT_LOWAT"))?;
+        let cookies = Cookies {
+            peer: self.peers.of(backend).map_err(failed("sock_diag"))?,
+            backend: socket::cookie(backend).map_err(failed("SO_COOKIE"))?,
+            client: socket::cookie(client).map_err(failed("SO_COOKIE"))?,
+            aside: aside
+                .as_ref()
+                .map_or(Ok(0), socket::cookie)
+                .map_err(failed("SO_COOKIE"))?,
+        };
+        let accepted_before = settled_bytes(client).map_err(failed("TCP_INFO"))?;
+        let place = self
+            .free
+            .pop_front()
+            .ok_or_else(|| Refused::Failed("no free place".into()))?;
+        Ok(Enrolment {
+            place,
+            cookies,
+            aside,
+            accepted_before,
+            to_backend: Progress::default(),
+            to_client: Progress::default(),
+        })
+    }
+
+    fn begin_flows(&self, enrolment: &Enrolment, account: u32) {
+        let Cookies {
+            peer,
+            backend,
+            client,
+            aside,
+        } = enrolment.cookies;
+        let to_client = Route {
+            source: peer,
+            target: client,
+            aside,
+            account,
+        };
+        let to_backend = Route {
+            source: client,
+            target: backend,
+            aside: 0,
+            account,
+        };
+        self.flows
+            .begin(enrolment.place, Direction::ToClient, to_client);
+        self.flows
+            .begin(enrolment.place, Direction::ToBackend, to_backend);
+        self.flows.open(enrolment.place, Direction::ToClient);
+    }
+
+    fn lead_to_flows(&mut self, enrolment: &Enrolment) -> Result<(), Refused> {
+        let place = enrolment.place;
+        let to_client = place.flow(Direction::ToClient);
+        self.indexes
+            .insert(enrolment.cookies.peer, to_client, BPF_NOEXIST)
+            .map_err(failed("INDEXES"))?;
+        if enrolment.aside.is_some() {
+            let to_backend = place.flow(Direction::ToBackend);
+            self.indexes
+                .insert(enrolment.cookies.client, to_backend, BPF_NOEXIST)
+                .map_err(failed("INDEXES"))?;
+        }
+        Ok(())
+    }
+
     fn insert(
         &mut self,
         enrolment: &Enrolment,
         client: &TcpStream,
         backend: &UnixStream,
     ) -> Result<(), Refused> {
-        self.targets
-            .insert(enrolment.client_cookie, client.as_raw_fd(), 0)
-            .map_err(failed("TARGETS"))?;
-        // The backend is a target as well: what the verdict let pass waits in a queue that goes
-        // with the socket's last entry in any map, so there must be another one beside the source.
-        self.targets
-            .insert(enrolment.backend_cookie, backend.as_raw_fd(), 0)
-            .map_err(failed("TARGETS"))?;
-        self.sources
-            .insert(enrolment.backend_cookie, backend.as_raw_fd(), 0)
-            .map_err(failed("SOURCES"))?;
-        // The kernel hands over one buffer for each wake-up. One that was there before would make
-        // every later one wait for its successor. One that arrives now leaves at once.
-        for _ in 0..ENROL_QUEUE_CHECKS_MAX {
-            if socket::unread_bytes(backend).map_err(failed("SIOCINQ"))? == 0 {
-                return Ok(());
-            }
+        let cookies = enrolment.cookies;
+        for (key, socket) in [
+            (cookies.client, client.as_raw_fd()),
+            (cookies.backend, backend.as_raw_fd()),
+        ]
+        .into_iter()
+        .chain(enrolment.aside.iter().map(|aside| (cookies.aside, aside.as_raw_fd())))
+        {
+            self.sockets
+                .insert(key, socket, 0)
+                .map_err(failed("SOCKETS"))?;
         }
-        Err(Refused::Contended)
+        self.sources
+            .insert(cookies.backend, backend.as_raw_fd(), 0)
+            .map_err(failed("SOURCES, the backend"))?;
+        prove_silent(backend)?;
+        if enrolment.aside.is_none() {
+            return Ok(());
+        }
+        self.sources
+            .insert(cookies.client, client.as_raw_fd(), 0)
+            .map_err(failed("SOURCES, the client"))?;
+        // What the client had sent before waits in its queue, and this has it judged.
+        socket::set_receive_low_water(client, 1).map_err(failed("SO_RCVLOWAT"))
     }
 
-    /// Takes the flow out of every map, when nothing waits in the kernel any more or the session
-    /// is lost anyway; how many bytes it redirected.
-    pub(in crate::datapath) fn end(&mut self, enrolment: &Enrolment) -> u64 {
-        let redirected = self.withdraw(enrolment);
-        drop(self.targets.remove(&enrolment.backend_cookie));
-        drop(self.targets.remove(&enrolment.client_cookie));
-        redirected
+    /// Lets the verdict redirect to the backend: the router holds nothing of that direction that
+    /// the program does not know of.
+    pub(in crate::datapath) fn open(&self, enrolment: &Enrolment) {
+        self.flows.open(enrolment.place, Direction::ToBackend);
+    }
+
+    /// Whether [`Self::open`] was called.
+    pub(in crate::datapath) fn is_open(&self, enrolment: &Enrolment) -> bool {
+        self.flows.is_open(enrolment.place, Direction::ToBackend)
+    }
+
+    /// Takes the flows out of every map, when nothing waits in the kernel any more or the session
+    /// is lost anyway; how many bytes they redirected.
+    ///
+    /// An AF_UNIX source may leave the map only when its peer sends nothing or its bytes no longer
+    /// matter: the kernel drops a buffer whose verdict is under way just then
+    /// (`sk_psock_verdict_recv` of `net/core/skmsg.c` finds no program, and without one the
+    /// verdict is to drop).
+    pub(in crate::datapath) fn end(&mut self, enrolment: &Enrolment) -> KernelBytes {
+        let bytes = self.withdraw(enrolment);
+        let cookies = enrolment.cookies;
+        for key in [cookies.backend, cookies.client, cookies.aside] {
+            // A missing entry is no failure: the kernel removes a socket that closes by itself, and
+            // an enrolment may have failed half-way.
+            drop(self.sockets.remove(&key));
+        }
+        bytes
     }
 
     /// Takes the client alone out of the targets: what a canary does to see what becomes of bytes
     /// that have nowhere to go.
     pub(in crate::datapath) fn lose_target(&mut self, enrolment: &Enrolment) {
-        drop(self.targets.remove(&enrolment.client_cookie));
+        drop(self.sockets.remove(&enrolment.cookies.client));
     }
 
-    /// An AF_UNIX source may leave the map only when its peer sends nothing: the kernel drops a
-    /// buffer whose verdict is under way just then (`sk_psock_verdict_recv` of `net/core/skmsg.c`
-    /// finds no program, and without one the verdict is to drop). So this is for a backend that has
-    /// closed, or has been idle since its first ReadyForQuery.
-    ///
-    /// No verdict runs for the flow any more; its sockets stay targets until they are closed, so
-    /// that what the verdict let pass can still be read.
-    fn withdraw(&mut self, enrolment: &Enrolment) -> u64 {
-        // A missing entry is no failure: the kernel removes a socket that closes by itself, and
-        // an enrolment may have failed half-way.
-        drop(self.sources.remove(&enrolment.backend_cookie));
-        drop(self.slots.remove(&enrolment.peer_cookie));
-        let redirected = self.flows.redirected(enrolment.slot);
-        self.flows.end(enrolment.slot);
-        self.free.push_back(enrolment.slot);
-        redirected
+    /// No verdict runs for the flows any more; the sockets stay targets until they are closed, so
+    /// that what was diverted can still be read.
+    fn withdraw(&mut self, enrolment: &Enrolment) -> KernelBytes {
+        let cookies = enrolment.cookies;
+        for key in [cookies.backend, cookies.client] {
+            drop(self.sources.remove(&key));
+        }
+        for key in [cookies.peer, cookies.client] {
+            drop(self.indexes.remove(&key));
+        }
+        let bytes = self.flows.bytes(enrolment.place);
+        for direction in Direction::BOTH {
+            self.flows.end(enrolment.place, direction);
+        }
+        self.free.push_back(enrolment.place);
+        bytes
     }
 
-    /// Whether the verdict redirects now.
-    pub(in crate::datapath) fn redirects(&self, enrolment: &Enrolment) -> bool {
-        self.flows.is_kernel(enrolment.slot)
+    /// How many bytes the router may read: those, and only those, that the verdict diverted. More
+    /// would steal a buffer from under a verdict that is under way.
+    pub(in crate::datapath) fn unreceived(
+        &self,
+        enrolment: &Enrolment,
+        direction: Direction,
+    ) -> u64 {
+        let diverted = self.flows.diverted(enrolment.place, direction);
+        diverted - enrolment.progress(direction).received
     }
 
-    /// How many bytes the router may read from the backend: those, and only those, that the
-    /// verdict let pass. More would steal a buffer from under a verdict that is under way.
-    pub(in crate::datapath) fn unreceived(&self, enrolment: &Enrolment) -> u64 {
-        self.flows.passed(enrolment.slot) - enrolment.received
+    /// Says that the router is about to read diverted bytes.
+    pub(in crate::datapath) fn take_in_hand(&self, enrolment: &Enrolment, direction: Direction) {
+        self.flows.take_in_hand(enrolment.place, direction);
     }
 
-    /// Records that passed bytes were read, and whether all of them are written.
+    /// Records that diverted bytes were read, and whether all of them are written.
     pub(in crate::datapath) fn record(
         &self,
         enrolment: &mut Enrolment,
+        direction: Direction,
         received: u64,
         all_written: bool,
     ) {
-        enrolment.received += received;
+        let place = enrolment.place;
+        let progress = enrolment.progress_mut(direction);
+        progress.received += received;
         if all_written {
-            enrolment.forwarded = enrolment.received;
+            progress.forwarded = progress.received;
             self.flows
-                .publish_forwarded(enrolment.slot, enrolment.forwarded);
+                .publish_forwarded(place, direction, progress.forwarded);
         }
     }
 
-    /// Whether every redirected and every forwarded byte is in the client socket's own queue.
+    /// Whether everything that was redirected before the last byte seen here is in the target's own
+    /// queue, so that the router's bytes cannot overtake it.
     pub(in crate::datapath) fn is_drained(
-        &self,
-        enrolment: &Enrolment,
+        &mut self,
+        enrolment: &mut Enrolment,
+        direction: Direction,
         client: &TcpStream,
     ) -> io::Result<bool> {
-        let expected = self.flows.redirected(enrolment.slot) + enrolment.forwarded;
-        let accepted = socket::tcp_accepted_bytes(client)?;
-        Ok(accepted.wrapping_sub(enrolment.accepted_before) >= expected)
+        let redirected = self.flows.redirected(enrolment.place, direction);
+        if enrolment.progress(direction).drained == redirected {
+            return Ok(true);
+        }
+        let drained = match &mut self.probe {
+            Some(probe) => probe.queued(&self.flows, enrolment.place, direction)? == 0,
+            None => {
+                let expected = redirected + enrolment.to_client.forwarded;
+                let accepted = socket::tcp_accepted_bytes(client)?;
+                accepted.wrapping_sub(enrolment.accepted_before) >= expected
+            }
+        };
+        if drained {
+            enrolment.progress_mut(direction).drained = redirected;
+        }
+        Ok(drained)
+    }
+
+    /// Says whether the router listens to the client, and needs no notice of diverted bytes; true
+    /// when there are some already.
+    pub(in crate::datapath) fn set_listening(&self, enrolment: &Enrolment, listens: bool) -> bool {
+        self.flows
+            .set_listening(enrolment.place, Direction::ToBackend, listens);
+        self.unreceived(enrolment, Direction::ToBackend) > 0
+    }
+
+    /// Whether the client is in the middle of a turn so large that its bytes come to the router.
+    pub(in crate::datapath) fn is_large_turn(&self, enrolment: &Enrolment) -> bool {
+        self.flows.turn_bytes(enrolment.place, Direction::ToBackend) > VERDICT_BOUNDS.turn_bytes
+    }
+
+    /// Whether the verdict had to drop bytes to keep memory bounded.
+    pub(in crate::datapath) fn is_broken(&self, enrolment: &Enrolment) -> bool {
+        Direction::BOTH
+            .iter()
+            .any(|direction| self.flows.is_broken(enrolment.place, *direction))
     }
 }
 
 impl Enrolment {
-    /// For the meter.
-    pub(in crate::datapath) fn slot(&self) -> u32 {
-        self.slot
+    /// Where its flows are.
+    pub(in crate::datapath) fn place(&self) -> Place {
+        self.place
     }
+
+    /// The private socket of the flow to the client; `None` where only that is redirected.
+    pub(in crate::datapath) fn aside(&self) -> Option<&UnixDatagram> {
+        self.aside.as_ref()
+    }
+
+    fn progress(&self, direction: Direction) -> &Progress {
+        match direction {
+            Direction::ToBackend => &self.to_backend,
+            Direction::ToClient => &self.to_client,
+        }
+    }
+
+    fn progress_mut(&mut self, direction: Direction) -> &mut Progress {
+        match direction {
+            Direction::ToBackend => &mut self.to_backend,
+            Direction::ToClient => &mut self.to_client,
+        }
+    }
+}
+
+/// A socket that nobody can send to: what it receives is redirected to it. Its other end is closed
+/// at once, which a datagram socket does not mind; it was there because the kernel redirects to
+/// connected sockets only (`sock_map_redirect_allowed` of `net/core/sock_map.c`).
+fn aside_socket() -> io::Result<UnixDatagram> {
+    let (socket, _closed) = UnixDatagram::pair()?;
+    socket.set_nonblocking(true)?;
+    socket::set_receive_buffer(&socket, ASIDE_RECEIVE_BUFFER_BYTES)?;
+    Ok(socket)
+}
+
+/// The kernel hands over one buffer for each wake-up. One that was there before would make every
+/// later one wait for its successor. One that arrives now leaves at once.
+fn prove_silent(backend: &UnixStream) -> Result<(), Refused> {
+    for _ in 0..ENROL_QUEUE_CHECKS_MAX {
+        if socket::unread_bytes(backend.as_fd()).map_err(failed("SIOCINQ"))? == 0 {
+            return Ok(());
+        }
+    }
+    Err(Refused::Contended)
 }
 
 /// Bytes that the client's socket accepted so far, exact: the router alone writes to it now, and

@@ -1,149 +1,302 @@
-//! The table of flows, mapped into the router's memory: counters are read without a system call.
+//! The flows of all sessions and the accounts, in the router's memory: counters are read without a
+//! system call.
 
-use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
-use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
-use nix::sys::mman::MapFlags;
-use nix::sys::mman::ProtFlags;
-use nix::sys::mman::mmap;
-use nix::sys::mman::munmap;
-use pgs_common::flow::FLOW_SLOTS;
-use pgs_common::flow::Flow;
+use nix::time::ClockId;
+use nix::time::clock_gettime;
+use pgs_common::flow;
 use pgs_common::flow::KERNEL;
 use pgs_common::flow::RELAY;
 
 use super::KernelPathError;
+use super::mapping::Mapping;
+use super::mapping::Shared;
+use crate::datapath::direction::Direction;
 
-/// [`Flow`] as seen by two writers at once: the same layout, every field atomic.
+/// [`flow::Orders`], every field atomic.
 #[repr(C, align(64))]
 #[derive(Debug)]
-struct SharedFlow {
+struct Orders {
     source: AtomicU64,
     target: AtomicU64,
-    passed: AtomicU64,
+    aside: AtomicU64,
     forwarded: AtomicU64,
-    redirected: AtomicU64,
     mode: AtomicU32,
-    request: AtomicU32,
-    turns: AtomicU32,
-    reserved: [AtomicU32; 3],
+    account: AtomicU32,
+    listening: AtomicU32,
+    in_hand: AtomicU32,
+    reserved: [AtomicU64; 2],
 }
 
-const _: () = {
-    use std::mem::offset_of;
-    assert!(size_of::<SharedFlow>() == size_of::<Flow>());
-    assert!(offset_of!(SharedFlow, source) == offset_of!(Flow, source));
-    assert!(offset_of!(SharedFlow, target) == offset_of!(Flow, target));
-    assert!(offset_of!(SharedFlow, passed) == offset_of!(Flow, passed));
-    assert!(offset_of!(SharedFlow, forwarded) == offset_of!(Flow, forwarded));
-    assert!(offset_of!(SharedFlow, redirected) == offset_of!(Flow, redirected));
-    assert!(offset_of!(SharedFlow, mode) == offset_of!(Flow, mode));
-    assert!(offset_of!(SharedFlow, request) == offset_of!(Flow, request));
-    assert!(offset_of!(SharedFlow, turns) == offset_of!(Flow, turns));
-};
-
-/// All flows; slots are given out by their owner, so that each has one writer here.
+/// [`flow::Record`], every field atomic.
+#[repr(C, align(64))]
 #[derive(Debug)]
-pub(in crate::datapath) struct FlowTable {
-    base: NonNull<SharedFlow>,
+struct Record {
+    diverted: AtomicU64,
+    redirected: AtomicU64,
+    active_seconds: AtomicU64,
+    waiting: AtomicU32,
+    turn_bytes: AtomicU32,
+    diversions: AtomicU32,
+    broken: AtomicU32,
+    queued: AtomicU32,
+    probes: AtomicU32,
+    reserved: [AtomicU64; 2],
 }
 
-#[expect(unsafe_code, reason = "a shared mapping of atomics")]
-// SAFETY: the mapping holds atomics only and lives as long as the value.
-unsafe impl Send for FlowTable {}
-#[expect(unsafe_code, reason = "a shared mapping of atomics")]
-// SAFETY: as above.
-unsafe impl Sync for FlowTable {}
+#[repr(C, align(64))]
+#[derive(Debug)]
+struct Flow {
+    orders: Orders,
+    record: Record,
+}
 
-const TABLE_BYTES: NonZeroUsize =
-    NonZeroUsize::new(FLOW_SLOTS as usize * size_of::<Flow>()).expect("neither factor is zero");
+#[repr(C)]
+#[derive(Debug)]
+struct Account {
+    to_backend: AtomicU64,
+    to_client: AtomicU64,
+}
 
-impl FlowTable {
-    /// Maps the array.
-    pub(super) fn map(array: BorrowedFd<'_>) -> Result<Self, KernelPathError> {
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a fresh shared mapping at an address of the kernel's choice.
-        #[expect(unsafe_code, reason = "mmap")]
-        let base = unsafe {
-            mmap(
-                None,
-                TABLE_BYTES,
-                protection,
-                MapFlags::MAP_SHARED,
-                array,
-                0,
-            )
+macro_rules! same_layout {
+    ($ours:ty, $theirs:ty: $($field:ident),+) => {
+        const _: () = {
+            assert!(size_of::<$ours>() == size_of::<$theirs>());
+            $(assert!(
+                std::mem::offset_of!($ours, $field) == std::mem::offset_of!($theirs, $field)
+            );)+
         };
-        let base = base.map_err(|errno| KernelPathError::System {
-            call: "mmap of the flow table",
-            error: errno.into(),
-        })?;
-        Ok(Self { base: base.cast() })
-    }
+    };
+}
+same_layout!(Orders, flow::Orders:
+    source, target, aside, forwarded, mode, account, listening, in_hand);
+same_layout!(Record, flow::Record:
+    diverted, redirected, active_seconds, waiting, turn_bytes, diversions, broken, queued, probes);
+same_layout!(Flow, flow::Flow: orders, record);
+same_layout!(Account, flow::Account: to_backend, to_client);
 
-    fn flow(&self, slot: u32) -> &SharedFlow {
-        assert!(slot < FLOW_SLOTS, "slot {slot}");
-        // SAFETY: within the mapping, page-aligned base, atomics only.
-        #[expect(unsafe_code, reason = "the slot is within the mapping")]
-        unsafe {
-            self.base.add(slot as usize).as_ref()
+#[expect(unsafe_code, reason = "a promise about layout")]
+// SAFETY: atomics only, and the layouts are compared above.
+unsafe impl Shared for Flow {}
+#[expect(unsafe_code, reason = "a promise about layout")]
+// SAFETY: as above.
+unsafe impl Shared for Account {}
+
+/// A session's two flows, as an index: `2 * place` is to the backend, the next one to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::datapath) struct Place(pub(super) u32);
+
+impl Place {
+    /// The flow of this direction.
+    pub(super) fn flow(self, direction: Direction) -> u32 {
+        match direction {
+            Direction::ToBackend => 2 * self.0,
+            Direction::ToClient => 2 * self.0 + 1,
         }
     }
 
-    /// Makes a slot a fresh flow in mode [`RELAY`]. Call it only while no source leads to the slot.
-    pub(super) fn begin(&self, slot: u32, source: u64, target: u64) {
-        let flow = self.flow(slot);
-        flow.passed.store(0, Release);
-        flow.forwarded.store(0, Release);
-        flow.redirected.store(0, Release);
-        flow.mode.store(RELAY, Release);
-        flow.request.store(RELAY, Release);
-        flow.turns.store(0, Release);
-        flow.target.store(target, Release);
-        flow.source.store(source, Release);
+    /// Of a session, from any of its flows.
+    pub(super) fn of_flow(flow: u32) -> Self {
+        Self(flow / 2)
     }
 
-    /// From here on no verdict takes this slot's target.
-    pub(super) fn end(&self, slot: u32) {
-        self.flow(slot).source.store(0, Release);
+    /// As a number, for the meter.
+    pub(in crate::datapath) fn number(self) -> u32 {
+        self.0
     }
 
-    /// Asks the verdict to redirect, from the next bytes on.
-    pub(super) fn request_kernel(&self, slot: u32) {
-        self.flow(slot).request.store(KERNEL, Release);
-    }
-
-    /// Says that so many of the passed bytes are written to the target.
-    pub(super) fn publish_forwarded(&self, slot: u32, bytes: u64) {
-        self.flow(slot).forwarded.store(bytes, Release);
-    }
-
-    /// Bytes that the verdict let pass.
-    pub(super) fn passed(&self, slot: u32) -> u64 {
-        self.flow(slot).passed.load(Acquire)
-    }
-
-    /// Bytes that the verdict redirected.
-    pub(in crate::datapath) fn redirected(&self, slot: u32) -> u64 {
-        self.flow(slot).redirected.load(Acquire)
-    }
-
-    /// Whether the verdict redirects now.
-    pub(super) fn is_kernel(&self, slot: u32) -> bool {
-        self.flow(slot).mode.load(Acquire) == KERNEL
+    /// From [`Self::number`].
+    pub(in crate::datapath) fn from_number(number: u32) -> Self {
+        Self(number)
     }
 }
 
-impl Drop for FlowTable {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map`, unmapped once, and no reference outlives `self`.
-        #[expect(unsafe_code, reason = "munmap")]
-        let result = unsafe { munmap(self.base.cast(), TABLE_BYTES.get()) };
-        debug_assert!(result.is_ok(), "munmap of the flow table");
+/// What a new flow is told. See [`flow::Orders`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Route {
+    pub(super) source: u64,
+    pub(super) target: u64,
+    pub(super) aside: u64,
+    pub(super) account: u32,
+}
+
+/// Bytes that went through the kernel alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KernelBytes {
+    /// From clients to backends.
+    pub to_backend: u64,
+    /// From backends to clients.
+    pub to_client: u64,
+}
+
+/// All flows and accounts. Places are given out by their owner, so that each has one writer here.
+#[derive(Debug)]
+pub(in crate::datapath) struct FlowTable {
+    flows: Mapping<Flow>,
+    accounts: Mapping<Account>,
+}
+
+impl FlowTable {
+    /// Maps both arrays.
+    pub(super) fn map(
+        flows: BorrowedFd<'_>,
+        accounts: BorrowedFd<'_>,
+    ) -> Result<Self, KernelPathError> {
+        Ok(Self {
+            flows: Mapping::new(flows, flow::FLOWS_MAX)?,
+            accounts: Mapping::new(accounts, flow::ACCOUNTS_MAX)?,
+        })
     }
+
+    fn orders(&self, place: Place, direction: Direction) -> &Orders {
+        &self.flows.entry(place.flow(direction)).orders
+    }
+
+    fn record(&self, place: Place, direction: Direction) -> &Record {
+        &self.flows.entry(place.flow(direction)).record
+    }
+
+    /// Makes a fresh flow in mode [`RELAY`]. Call it only while no source leads to it.
+    pub(super) fn begin(&self, place: Place, direction: Direction, route: Route) {
+        let record = self.record(place, direction);
+        for counter in [&record.diverted, &record.redirected] {
+            counter.store(0, Relaxed);
+        }
+        for counter in [
+            &record.waiting,
+            &record.turn_bytes,
+            &record.diversions,
+            &record.broken,
+        ] {
+            counter.store(0, Relaxed);
+        }
+        record.active_seconds.store(coarse_seconds(), Relaxed);
+        let orders = self.orders(place, direction);
+        orders.forwarded.store(0, Relaxed);
+        orders.mode.store(RELAY, Relaxed);
+        orders.account.store(route.account, Relaxed);
+        orders.listening.store(0, Relaxed);
+        orders.in_hand.store(0, Relaxed);
+        orders.target.store(route.target, Release);
+        orders.aside.store(route.aside, Release);
+        orders.source.store(route.source, Release);
+    }
+
+    /// From here on no verdict takes this flow's target.
+    pub(super) fn end(&self, place: Place, direction: Direction) {
+        self.orders(place, direction).source.store(0, Release);
+    }
+
+    /// Whether a source leads to this flow; of a session that lives.
+    pub(super) fn is_live(&self, place: Place, direction: Direction) -> bool {
+        self.orders(place, direction).source.load(Acquire) != 0
+    }
+
+    /// Lets the verdict redirect, from the next bytes on.
+    pub(super) fn open(&self, place: Place, direction: Direction) {
+        self.orders(place, direction).mode.store(KERNEL, Release);
+    }
+
+    /// Whether the verdict may redirect.
+    pub(super) fn is_open(&self, place: Place, direction: Direction) -> bool {
+        self.orders(place, direction).mode.load(Acquire) == KERNEL
+    }
+
+    /// Says that so many of the diverted bytes are written to the target.
+    pub(super) fn publish_forwarded(&self, place: Place, direction: Direction, bytes: u64) {
+        let orders = self.orders(place, direction);
+        orders.in_hand.store(0, Release);
+        orders.forwarded.store(bytes, Release);
+    }
+
+    /// Says that the router holds bytes which only it knows.
+    pub(super) fn take_in_hand(&self, place: Place, direction: Direction) {
+        self.orders(place, direction).in_hand.store(1, Release);
+    }
+
+    /// Bytes that came, or will come, to the router.
+    pub(super) fn diverted(&self, place: Place, direction: Direction) -> u64 {
+        self.record(place, direction).diverted.load(SeqCst)
+    }
+
+    /// Bytes that were redirected.
+    pub(super) fn redirected(&self, place: Place, direction: Direction) -> u64 {
+        self.record(place, direction).redirected.load(Acquire)
+    }
+
+    /// Says whether the router listens for diverted bytes. Look at [`Self::diverted`] again after
+    /// it was set to false: of bytes from before there may have been no notice.
+    pub(super) fn set_listening(&self, place: Place, direction: Direction, listens: bool) {
+        self.orders(place, direction)
+            .listening
+            .store(u32::from(listens), SeqCst);
+    }
+
+    /// Bytes of the present turn, or more than the bound.
+    pub(super) fn turn_bytes(&self, place: Place, direction: Direction) -> u32 {
+        self.record(place, direction).turn_bytes.load(Acquire)
+    }
+
+    /// Whether the verdict had to drop bytes.
+    pub(super) fn is_broken(&self, place: Place, direction: Direction) -> bool {
+        self.record(place, direction).broken.load(Acquire) != 0
+    }
+
+    /// The probe's last answer, and how many it has given.
+    pub(super) fn answer(&self, place: Place, direction: Direction) -> (u32, u32) {
+        let record = self.record(place, direction);
+        (
+            record.queued.load(Acquire),
+            record.probes.load(Acquire),
+        )
+    }
+
+    /// Times that bytes of a live session began to come to the router.
+    pub(in crate::datapath) fn diversions(&self, place: Place) -> u32 {
+        Direction::BOTH
+            .iter()
+            .map(|direction| self.record(place, *direction).diversions.load(Relaxed))
+            .sum()
+    }
+
+    /// Bytes of a live session that went through the kernel alone.
+    pub(in crate::datapath) fn bytes(&self, place: Place) -> KernelBytes {
+        KernelBytes {
+            to_backend: self.redirected(place, Direction::ToBackend),
+            to_client: self.redirected(place, Direction::ToClient),
+        }
+    }
+
+    /// Bytes of all sessions of an account that went through the kernel alone.
+    pub(in crate::datapath) fn account_bytes(&self, account: u32) -> KernelBytes {
+        let account = self.accounts.entry(account);
+        KernelBytes {
+            to_backend: account.to_backend.load(Relaxed),
+            to_client: account.to_client.load(Relaxed),
+        }
+    }
+
+    /// Time since a live session last had a byte, in either direction, in whole seconds.
+    pub(in crate::datapath) fn idle(&self, place: Place) -> Duration {
+        let last = Direction::BOTH
+            .iter()
+            .map(|direction| self.record(place, *direction).active_seconds.load(Relaxed))
+            .max()
+            .unwrap_or(0);
+        Duration::from_secs(coarse_seconds().saturating_sub(last))
+    }
+}
+
+/// What the verdict program reads as well.
+fn coarse_seconds() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)
+        .map_or(0, |time| u64::try_from(time.tv_sec()).unwrap_or(0))
 }

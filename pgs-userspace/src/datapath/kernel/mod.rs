@@ -1,12 +1,16 @@
-//! The kernel path: the verdict program and its maps. Only here is aya named.
+//! The kernel path: the verdict programs and their maps. Only here is aya named.
 //!
 //! What it cannot do: see a message's end, inject bytes, or carry an encrypted session.
 
 mod enrol;
 mod flows;
+mod layout;
 #[cfg(feature = "ebpf-log")]
 mod log;
+mod mapping;
+mod notices;
 mod peer;
+mod probe;
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -25,7 +29,13 @@ use pgs_common::flow;
 pub(super) use enrol::Enrolment;
 pub(super) use enrol::Refused;
 pub(super) use flows::FlowTable;
+pub use flows::KernelBytes;
+pub(super) use flows::Place;
+pub(super) use notices::Notices;
 use peer::PeerCookies;
+use probe::Probe;
+
+use crate::config::limits::VERDICT_BOUNDS;
 
 /// Path of another object to load instead of the embedded one, for work on the program itself.
 pub const OBJECT_VARIABLE: &str = "PGS_EBPF_OBJECT";
@@ -72,28 +82,38 @@ pub enum KernelPathError {
     },
 }
 
-/// The loaded program; as long as it lives, enrolled sockets are redirected.
+/// What the loaded programs can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ways {
+    /// Both directions.
+    Both,
+    /// Backend to client only, and why.
+    ToClientOnly(String),
+}
+
+/// The maps with their programs attached; as long as they live, enrolled sockets are redirected.
+/// The programs belong to the maps, and outlive this process where somebody else holds those.
+#[derive(Debug)]
 pub(super) struct KernelPath {
-    /// Holds the program and its attachment.
-    _program: Ebpf,
     maps: MapDescriptors,
     flows: Arc<FlowTable>,
+    ways: Ways,
 }
 
+/// One descriptor for each map.
+#[derive(Debug)]
 struct MapDescriptors {
-    slots: OwnedFd,
+    flows: OwnedFd,
+    accounts: OwnedFd,
+    indexes: OwnedFd,
     sources: OwnedFd,
-    targets: OwnedFd,
-}
-
-impl std::fmt::Debug for KernelPath {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("KernelPath").finish_non_exhaustive()
-    }
+    sockets: OwnedFd,
+    probes: OwnedFd,
+    notices: OwnedFd,
 }
 
 impl KernelPath {
-    /// Loads the program, makes the maps, attaches.
+    /// Loads the programs, makes the maps, attaches.
     pub(super) fn load() -> Result<Self, KernelPathError> {
         let object = match std::env::var(OBJECT_VARIABLE) {
             Ok(path) => {
@@ -101,37 +121,20 @@ impl KernelPath {
             }
             Err(_) => EMBEDDED_OBJECT.to_vec(),
         };
-        let mut program = EbpfLoader::new().load(&object)?;
+        let layout = layout::of_running_kernel();
+        let known = layout.as_ref().copied().unwrap_or_default();
+        let mut program = EbpfLoader::new()
+            .override_global(flow::LAYOUT_GLOBAL, &known, true)
+            .override_global(flow::BOUNDS_GLOBAL, &VERDICT_BOUNDS, true)
+            .load(&object)?;
         #[cfg(feature = "ebpf-log")]
         log::follow(&mut program);
-        let sources = descriptor(&mut program, flow::SOURCES_MAP)?;
-        let targets = descriptor(&mut program, flow::TARGETS_MAP)?;
-        let slots = descriptor(&mut program, flow::SLOTS_MAP)?;
-        let flows = descriptor(&mut program, flow::FLOWS_MAP)?;
-        let flows = Arc::new(FlowTable::map(flows.as_fd())?);
-
-        let attach_to: SockHash<_, u64> = map_of(&sources, Map::SockHash)?.try_into()?;
-        let verdict: &mut SkSkb = program
-            .program_mut(flow::VERDICT_PROGRAM)
-            .ok_or(KernelPathError::Missing(flow::VERDICT_PROGRAM))?
-            .try_into()?;
-        verdict.load()?;
-        verdict.attach(
-            &attach_to
-                .fd()
-                .try_clone()
-                .map_err(|error| KernelPathError::System { call: "dup", error })?,
-        )?;
-        let maps = MapDescriptors {
-            slots,
-            sources,
-            targets,
-        };
-        Ok(Self {
-            _program: program,
-            maps,
-            flows,
-        })
+        let maps = MapDescriptors::of(&program)?;
+        let ways = attach(&mut program, &maps, layout)?;
+        let flows = Arc::new(FlowTable::map(maps.flows.as_fd(), maps.accounts.as_fd())?);
+        // Dropped, it would detach the programs also where another process holds the maps.
+        std::mem::forget(program);
+        Ok(Self { maps, flows, ways })
     }
 
     /// What the flows count.
@@ -139,34 +142,99 @@ impl KernelPath {
         &self.flows
     }
 
-    /// A thread's own access to the maps, by which it shares no lock. Of the slots it gets `part`
+    /// What the programs can do.
+    pub(super) fn ways(&self) -> &Ways {
+        &self.ways
+    }
+
+    /// A thread's own access to the maps, by which it shares no lock. Of the places it gets `part`
     /// of `parts`.
     pub(super) fn access(&self, part: u32, parts: u32) -> Result<KernelAccess, KernelPathError> {
         assert!(part < parts, "part {part} of {parts}");
-        let share = flow::FLOW_SLOTS / parts;
-        let free = (part * share..(part + 1) * share).collect();
+        let places = places_of(part, parts);
+        let mut probes = map_of(&self.maps.probes, Map::SockHash)?.try_into()?;
+        let both_ways = self.ways == Ways::Both;
         Ok(KernelAccess {
-            slots: map_of(&self.maps.slots, Map::HashMap)?.try_into()?,
+            indexes: map_of(&self.maps.indexes, Map::HashMap)?.try_into()?,
             sources: map_of(&self.maps.sources, Map::SockHash)?.try_into()?,
-            targets: map_of(&self.maps.targets, Map::SockHash)?.try_into()?,
+            sockets: map_of(&self.maps.sockets, Map::SockHash)?.try_into()?,
             flows: Arc::clone(&self.flows),
-            free,
+            free: places.map(Place).collect(),
+            probe: both_ways.then(|| Probe::open(&mut probes)).transpose()?,
             peers: PeerCookies::open().map_err(|error| KernelPathError::System {
                 call: "socket(AF_NETLINK, NETLINK_SOCK_DIAG)",
                 error,
             })?,
         })
     }
+
+    /// The notices of flows whose bytes come to the router.
+    pub(super) fn notices(&self) -> Result<Notices, KernelPathError> {
+        Notices::open(map_of(&self.maps.notices, Map::RingBuf)?)
+    }
+}
+
+/// The places of one part of the workers.
+fn places_of(part: u32, parts: u32) -> std::ops::Range<u32> {
+    let share = flow::SESSIONS_MAX / parts;
+    part * share..(part + 1) * share
+}
+
+/// The part of the workers to which a place belongs.
+pub(super) fn part_of(place: Place, parts: u32) -> u32 {
+    place.0 / (flow::SESSIONS_MAX / parts)
+}
+
+/// Loads and attaches the verdict that this kernel takes.
+fn attach(
+    program: &mut Ebpf,
+    maps: &MapDescriptors,
+    layout: io::Result<flow::KernelLayout>,
+) -> Result<Ways, KernelPathError> {
+    let both = match layout {
+        Ok(_) => attach_one(program, flow::PROBE_PROGRAM, &maps.probes)
+            .and_then(|()| attach_one(program, flow::VERDICT_PROGRAM, &maps.sources))
+            .map_err(|error| with_causes("the verdict that looks at its target", &error)),
+        Err(error) => Err(format!("types of the running kernel: {error}")),
+    };
+    match both {
+        Ok(()) => Ok(Ways::Both),
+        Err(reason) => {
+            attach_one(program, flow::ONE_WAY_PROGRAM, &maps.sources)?;
+            Ok(Ways::ToClientOnly(reason))
+        }
+    }
+}
+
+fn attach_one(
+    program: &mut Ebpf,
+    name: &'static str,
+    to: &OwnedFd,
+) -> Result<(), KernelPathError> {
+    let map: SockHash<_, u64> = map_of(to, Map::SockHash)?.try_into()?;
+    let program: &mut SkSkb = program
+        .program_mut(name)
+        .ok_or(KernelPathError::Missing(name))?
+        .try_into()?;
+    program.load()?;
+    let descriptor = map
+        .fd()
+        .try_clone()
+        .map_err(|error| KernelPathError::System { call: "dup", error })?;
+    program.attach(&descriptor)?;
+    Ok(())
 }
 
 /// One thread's access to the maps.
 pub(super) struct KernelAccess {
-    slots: HashMap<MapData, u64, u32>,
+    indexes: HashMap<MapData, u64, u32>,
     sources: SockHash<MapData, u64>,
-    targets: SockHash<MapData, u64>,
+    sockets: SockHash<MapData, u64>,
     flows: Arc<FlowTable>,
-    /// First in, first out: a slot rests as long as possible before it is used again.
-    free: std::collections::VecDeque<u32>,
+    /// First in, first out: a place rests as long as possible before it is used again.
+    free: std::collections::VecDeque<Place>,
+    /// `None` where only one direction is redirected.
+    probe: Option<Probe>,
     peers: PeerCookies,
 }
 
@@ -179,9 +247,24 @@ impl std::fmt::Debug for KernelAccess {
     }
 }
 
-fn descriptor(program: &mut Ebpf, name: &'static str) -> Result<OwnedFd, KernelPathError> {
+impl MapDescriptors {
+    fn of(program: &Ebpf) -> Result<Self, KernelPathError> {
+        Ok(Self {
+            flows: descriptor(program, flow::FLOWS_MAP)?,
+            accounts: descriptor(program, flow::ACCOUNTS_MAP)?,
+            indexes: descriptor(program, flow::INDEXES_MAP)?,
+            sources: descriptor(program, flow::SOURCES_MAP)?,
+            sockets: descriptor(program, flow::SOCKETS_MAP)?,
+            probes: descriptor(program, flow::PROBES_MAP)?,
+            notices: descriptor(program, flow::NOTICES_MAP)?,
+        })
+    }
+}
+
+fn descriptor(program: &Ebpf, name: &'static str) -> Result<OwnedFd, KernelPathError> {
     let map = program.map(name).ok_or(KernelPathError::Missing(name))?;
-    let (Map::Array(data) | Map::HashMap(data) | Map::SockHash(data)) = map else {
+    let (Map::Array(data) | Map::HashMap(data) | Map::SockHash(data) | Map::RingBuf(data)) = map
+    else {
         return Err(KernelPathError::Missing(name));
     };
     data.fd()

@@ -1,0 +1,296 @@
+//! How a session's bytes are moved: all of them by the relay, or those that the verdict program
+//! diverts, behind what it redirected before and ahead of what it will redirect next.
+
+use super::direction::Direction;
+use super::handover::CloseReason;
+use super::kernel::KernelAccess;
+use super::pump::PumpError;
+use super::pump::Wait;
+use super::session::KernelSession;
+use super::session::Loan;
+use super::session::Outcome;
+use super::session::Path;
+use super::session::Session;
+use super::socket;
+use crate::config::limits::DRAIN_POLL_INTERVAL_MAX;
+use crate::config::limits::DRAIN_POLL_INTERVAL_MIN;
+
+/// What became of an attempt to move bytes on the kernel path.
+enum Moved {
+    /// Nothing more can be done before the next event.
+    Done,
+    /// There is more, but others come first.
+    Turn,
+    /// Redirected bytes are still on their way, and no event will tell when they are not.
+    Undrained,
+}
+
+impl Session {
+    /// Moves what there is from the client to the backend.
+    pub(super) fn move_to_backend(&mut self, loan: &mut Loan<'_>) -> Outcome {
+        let both_ways = matches!(&self.path, Path::Kernel(kernel)
+            if kernel.enrolment.aside().is_some());
+        if both_ways && self.backend_gone {
+            self.to_backend.discard();
+        }
+        if !both_ways || self.to_backend.is_discarding() {
+            let wait = self.run_to_backend(loan, u64::MAX)?;
+            self.look_again_after(wait, loan);
+            return Ok(());
+        }
+        let moved = self.move_diverted_to_backend(loan)?;
+        self.wait_after(&moved, loan);
+        self.listen_to_client(loan);
+        Ok(())
+    }
+
+    /// Moves what there is from the backend to the client.
+    pub(super) fn move_to_client(&mut self, loan: &mut Loan<'_>) -> Outcome {
+        if !matches!(self.path, Path::Kernel(_)) {
+            let meter = &self.meter;
+            self.to_client
+                .run(&self.backend, &self.client, loan.scratch, u64::MAX, |bytes| {
+                    meter.add_to_client(bytes);
+                })
+                .map_err(client_or_backend)?;
+            return Ok(());
+        }
+        let moved = self.move_diverted_to_client(loan)?;
+        self.wait_after(&moved, loan);
+        Ok(())
+    }
+
+    fn move_diverted_to_backend(&mut self, loan: &mut Loan<'_>) -> Result<Moved, CloseReason> {
+        let direction = Direction::ToBackend;
+        if self.client_ended {
+            // The question takes the socket's lock: what came before the end has been judged.
+            socket::unread_bytes(&self.client)
+                .map_err(|error| CloseReason::ClientFailed(format!("SIOCINQ: {error}")))?;
+        }
+        let Some((session, kernel)) = self.in_kernel(loan) else {
+            return Ok(Moved::Done);
+        };
+        let allowance = kernel.unreceived(&session.enrolment, direction);
+        let nothing = allowance == 0 && self.to_backend.is_flushed();
+        if nothing && (!self.client_ended || self.to_backend.is_ended()) {
+            return Ok(Moved::Done);
+        }
+        if !self.is_drained(direction, loan)? {
+            return Ok(Moved::Undrained);
+        }
+        // One more than was diverted, to read the end where it comes next.
+        let end = u64::from(self.client_ended);
+        let wait = self.run_recorded(direction, allowance + end, loan)?;
+        self.open_when_flushed(loan);
+        if self.client_ended && !self.to_backend.is_ended() && wait != Wait::Writable {
+            // What was diverted is about to arrive, and then comes the end.
+            return Ok(Moved::Undrained);
+        }
+        Ok(after_run(wait))
+    }
+
+    fn move_diverted_to_client(&mut self, loan: &mut Loan<'_>) -> Result<Moved, CloseReason> {
+        let direction = Direction::ToClient;
+        let Some((session, kernel)) = self.in_kernel(loan) else {
+            return Err(CloseReason::BackendFailed("the kernel path is gone".into()));
+        };
+        let allowance = kernel.unreceived(&session.enrolment, direction);
+        let nothing = allowance == 0 && self.to_client.is_flushed();
+        if nothing && (!self.backend_ended || self.to_client.is_ended()) {
+            return Ok(Moved::Done);
+        }
+        if !self.is_drained(direction, loan)? {
+            return Ok(Moved::Undrained);
+        }
+        if nothing {
+            self.to_client.finish();
+        }
+        let wait = self.run_recorded(direction, allowance, loan)?;
+        if self.backend_ended && !self.to_client.is_ended() && wait != Wait::Writable {
+            // What was diverted is about to arrive, and then comes the end.
+            return Ok(Moved::Undrained);
+        }
+        Ok(after_run(wait))
+    }
+
+    /// Runs a pump within its allowance, and tells the verdict program how far it came.
+    fn run_recorded(
+        &mut self,
+        direction: Direction,
+        allowance: u64,
+        loan: &mut Loan<'_>,
+    ) -> Result<Wait, CloseReason> {
+        if let Some((session, kernel)) = self.in_kernel(loan) {
+            kernel.take_in_hand(&session.enrolment, direction);
+        }
+        let before = self.pump_read_bytes(direction);
+        let result = match direction {
+            Direction::ToBackend => self.run_to_backend(loan, allowance),
+            Direction::ToClient => self.run_aside_to_client(loan, allowance),
+        };
+        let received = self.pump_read_bytes(direction) - before;
+        let flushed = match direction {
+            Direction::ToBackend => self.to_backend.is_flushed(),
+            Direction::ToClient => self.to_client.is_flushed(),
+        };
+        if let (Path::Kernel(session), Some(kernel)) =
+            (&mut self.path, loan.kernel.as_deref_mut())
+        {
+            kernel.record(&mut session.enrolment, direction, received, flushed);
+        }
+        result
+    }
+
+    fn pump_read_bytes(&self, direction: Direction) -> u64 {
+        match direction {
+            Direction::ToBackend => self.to_backend.read_bytes(),
+            Direction::ToClient => self.to_client.read_bytes(),
+        }
+    }
+
+    fn run_to_backend(&mut self, loan: &mut Loan<'_>, allowance: u64) -> Result<Wait, CloseReason> {
+        let meter = &self.meter;
+        let result = self.to_backend.run(
+            &self.client,
+            &self.backend,
+            loan.scratch,
+            allowance,
+            |bytes| meter.add_to_backend(bytes),
+        );
+        match result {
+            Ok(wait) => Ok(wait),
+            Err(PumpError::Source(error)) => Err(CloseReason::ClientFailed(error.to_string())),
+            // The backend is going: its last words are still to be delivered.
+            Err(PumpError::Target(_)) => {
+                self.to_backend.discard();
+                Ok(Wait::Readable)
+            }
+        }
+    }
+
+    fn run_aside_to_client(
+        &mut self,
+        loan: &mut Loan<'_>,
+        allowance: u64,
+    ) -> Result<Wait, CloseReason> {
+        let meter = &self.meter;
+        let moved = |bytes| meter.add_to_client(bytes);
+        let (pump, client, scratch) = (&mut self.to_client, &self.client, &mut *loan.scratch);
+        let aside = match &self.path {
+            Path::Kernel(session) => session.enrolment.aside(),
+            Path::Untried | Path::Relay => None,
+        };
+        match aside {
+            Some(aside) => pump.run(aside, client, scratch, allowance, moved),
+            None => pump.run(&self.backend, client, scratch, allowance, moved),
+        }
+        .map_err(client_or_backend)
+    }
+
+    fn is_drained(
+        &mut self,
+        direction: Direction,
+        loan: &mut Loan<'_>,
+    ) -> Result<bool, CloseReason> {
+        let client = &self.client;
+        let (Path::Kernel(session), Some(kernel)) = (&mut self.path, loan.kernel.as_deref_mut())
+        else {
+            return Ok(true);
+        };
+        kernel
+            .is_drained(&mut session.enrolment, direction, client)
+            .map_err(|error| CloseReason::ClientFailed(error.to_string()))
+    }
+
+    /// What the client sent before the enrolment is written on first; then the verdict may
+    /// redirect.
+    pub(super) fn open_to_backend(&mut self, loan: &mut Loan<'_>) -> Outcome {
+        let Some((session, kernel)) = self.in_kernel(loan) else {
+            return Ok(());
+        };
+        if session.enrolment.aside().is_none() {
+            return Ok(());
+        }
+        kernel.take_in_hand(&session.enrolment, Direction::ToBackend);
+        self.run_recorded(Direction::ToBackend, 0, loan)?;
+        self.open_when_flushed(loan);
+        Ok(())
+    }
+
+    fn open_when_flushed(&mut self, loan: &mut Loan<'_>) {
+        let flushed = self.to_backend.is_flushed();
+        if let Some((session, kernel)) = self.in_kernel(loan)
+            && flushed
+            && !kernel.is_open(&session.enrolment)
+        {
+            kernel.open(&session.enrolment);
+        }
+    }
+
+    /// Listens for bytes of the client as long as they come to the router, and no longer.
+    pub(super) fn listen_to_client(&mut self, loan: &mut Loan<'_>) {
+        let flushed = self.to_backend.is_flushed();
+        let discarding = self.to_backend.is_discarding();
+        let (Path::Kernel(session), Some(kernel)) = (&mut self.path, loan.kernel.as_deref_mut())
+        else {
+            return;
+        };
+        let enrolment = &session.enrolment;
+        let wanted = discarding
+            || !flushed
+            || !kernel.is_open(enrolment)
+            || kernel.unreceived(enrolment, Direction::ToBackend) > 0
+            || kernel.is_large_turn(enrolment);
+        if wanted == session.listening {
+            return;
+        }
+        let missed = kernel.set_listening(enrolment, wanted);
+        if !wanted && missed {
+            kernel.set_listening(enrolment, true);
+            return;
+        }
+        session.listening = wanted;
+    }
+
+    fn in_kernel<'s>(
+        &'s self,
+        loan: &'s mut Loan<'_>,
+    ) -> Option<(&'s KernelSession, &'s mut KernelAccess)> {
+        match (&self.path, loan.kernel.as_deref_mut()) {
+            (Path::Kernel(session), Some(kernel)) => Some((session, kernel)),
+            _ => None,
+        }
+    }
+
+    fn wait_after(&mut self, moved: &Moved, loan: &Loan<'_>) {
+        match moved {
+            Moved::Done => self.poll_interval = DRAIN_POLL_INTERVAL_MIN,
+            Moved::Turn => self.wake_at = Some(loan.now),
+            Moved::Undrained => {
+                self.wake_at = Some(loan.now + self.poll_interval);
+                self.poll_interval = (self.poll_interval * 2).min(DRAIN_POLL_INTERVAL_MAX);
+            }
+        }
+    }
+
+    /// Where epoll reports edges only, a turn that ended early has to be taken up unasked.
+    fn look_again_after(&mut self, wait: Wait, loan: &Loan<'_>) {
+        if wait == Wait::Turn && matches!(self.path, Path::Kernel(_)) {
+            self.wake_at = Some(loan.now);
+        }
+    }
+}
+
+fn after_run(wait: Wait) -> Moved {
+    match wait {
+        Wait::Turn => Moved::Turn,
+        Wait::Readable | Wait::Writable | Wait::Ended => Moved::Done,
+    }
+}
+
+fn client_or_backend(error: PumpError) -> CloseReason {
+    match error {
+        PumpError::Source(error) => CloseReason::BackendFailed(error.to_string()),
+        PumpError::Target(error) => CloseReason::ClientFailed(error.to_string()),
+    }
+}

@@ -1,0 +1,58 @@
+//! Notices of the verdict program: flows whose bytes come to the router from now on.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use aya::maps::Map;
+use aya::maps::MapData;
+use aya::maps::RingBuf;
+use nix::errno::Errno;
+use nix::poll::PollFd;
+use nix::poll::PollFlags;
+use nix::poll::PollTimeout;
+use nix::poll::poll;
+
+use super::KernelPathError;
+use super::flows::Place;
+
+/// The ring buffer's reading end; one thread's.
+pub(in crate::datapath) struct Notices {
+    ring: RingBuf<MapData>,
+}
+
+impl std::fmt::Debug for Notices {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Notices").finish_non_exhaustive()
+    }
+}
+
+impl Notices {
+    pub(super) fn open(map: Map) -> Result<Self, KernelPathError> {
+        Ok(Self {
+            ring: RingBuf::try_from(map)?,
+        })
+    }
+
+    /// Waits until there are notices, for at most so long, then tells `each` of every one.
+    pub(in crate::datapath) fn wait(
+        &mut self,
+        most: Option<Duration>,
+        mut each: impl FnMut(Place),
+    ) -> io::Result<()> {
+        let timeout = most.map_or(PollTimeout::NONE, |most| {
+            PollTimeout::try_from(most).unwrap_or(PollTimeout::MAX)
+        });
+        let mut descriptors = [PollFd::new(self.ring.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut descriptors, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        while let Some(notice) = self.ring.next() {
+            if let Some(flow) = notice.first_chunk::<4>() {
+                each(Place::of_flow(u32::from_ne_bytes(*flow)));
+            }
+        }
+        Ok(())
+    }
+}
