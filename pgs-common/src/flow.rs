@@ -51,6 +51,9 @@ pub const RELAY: u32 = 0;
 /// [`Orders::mode`]: bytes may be redirected to the target.
 pub const KERNEL: u32 = 1;
 
+/// Bit of [`Record::diversions`].
+pub const BROKEN: u32 = 1 << 31;
+
 /// Flows in [`FLOWS_MAP`]; two for each session.
 pub const FLOWS_MAX: u32 = 1 << 16;
 
@@ -85,8 +88,8 @@ pub struct Orders {
     pub source: u64,
     /// Key in [`SOCKETS_MAP`] of the socket to which the bytes are redirected.
     pub target: u64,
-    /// Key in [`SOCKETS_MAP`] of the private socket by which bytes come to the router; 0 where
-    /// they come by the source itself.
+    /// Key in [`SOCKETS_MAP`] of the private socket by which bytes come to the router that the
+    /// source itself may not hold; 0 where its kind needs none.
     pub aside: u64,
     /// Bytes that came to the router and that it has completely written to the target.
     pub forwarded: u64,
@@ -110,22 +113,25 @@ pub struct Record {
     pub diverted: u64,
     /// Bytes that were redirected to the target.
     pub redirected: u64,
+    /// Diverted bytes come in runs: by the source itself in runs of even number, by the private
+    /// socket in odd ones. What [`Self::diverted`] was when the present run began, and the one
+    /// before: at the run's number modulo 2.
+    pub run_starts: [u64; 2],
     /// When the last byte came, in seconds of `CLOCK_MONOTONIC_COARSE`.
     pub active_seconds: u64,
     /// Bytes redirected since the target was last seen with nothing waiting for it.
     pub waiting: u32,
     /// Bytes of this direction since the other one last had any, up to [`Bounds::turn_bytes`].
     pub turn_bytes: u32,
-    /// Times that the flow changed from the kernel to the router.
+    /// Times that the flow changed from the kernel to the router; [`BROKEN`] is added when bytes
+    /// were dropped to keep memory bounded, and the session must end.
     pub diversions: u32,
-    /// Not 0: bytes were dropped to keep memory bounded, and the session must end.
-    pub broken: u32,
+    /// The present run's number. It changes after its start was written.
+    pub run: u32,
     /// The probe's answer: buffers that wait for the target.
     pub queued: u32,
     /// Times that the probe has answered.
     pub probes: u32,
-    /// Keeps the size a cache line.
-    pub reserved: [u64; 2],
 }
 
 /// Bytes of all sessions of one owner.
@@ -183,6 +189,11 @@ pub struct Bounds {
     pub room_bytes: u32,
     /// Buffers that may wait for a target.
     pub queue_buffers: u32,
+    /// Bytes that may come by an AF_UNIX source before the router has written them on: the kernel
+    /// itself does not bound them.
+    pub held_bytes: u32,
+    /// Shorter buffers never come that way: their overhead would exceed their content.
+    pub held_buffer_bytes_min: u32,
     /// Buffers that may wait behind one another on a client that neither reads nor stops.
     pub stuck_buffers: u32,
 }

@@ -58,5 +58,7 @@ pub(crate) static BOUNDS: Global<Bounds> = Global::new(Bounds {
     turn_bytes: 0,
     room_bytes: 0,
     queue_buffers: 0,
+    held_bytes: 0,
+    held_buffer_bytes_min: 0,
     stuck_buffers: 0,
 });

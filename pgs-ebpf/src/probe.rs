@@ -26,7 +26,10 @@ pub(crate) fn pgs_probe(context: SkBuffContext) -> u32 {
         // SAFETY: in the array; the router reads both.
         unsafe {
             write_volatile(&raw mut flow.record.queued, queued);
-            write_volatile(&raw mut flow.record.probes, flow.record.probes.wrapping_add(1));
+            write_volatile(
+                &raw mut flow.record.probes,
+                flow.record.probes.wrapping_add(1),
+            );
         }
     }
     // The question has been answered: nobody reads it.

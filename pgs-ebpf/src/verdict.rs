@@ -1,8 +1,9 @@
 //! What happens to bytes that arrive on a source socket.
 //!
 //! They are redirected to the target where they certainly fit. Everything else comes to the
-//! router, in order: by the source itself where that is a TCP socket, whose window then closes;
-//! by a private socket where it is an AF_UNIX one, whose sender then waits.
+//! router, in order, by the source itself: a TCP socket's window then closes, and of an AF_UNIX
+//! socket it is counted how much it holds. What is beyond that goes by a private socket, which
+//! makes the sender wait.
 
 use core::intrinsics::AtomicOrdering;
 use core::intrinsics::atomic_xadd;
@@ -16,6 +17,7 @@ use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::stream_verdict;
 use aya_ebpf::programs::SkBuffContext;
+use pgs_common::flow::BROKEN;
 use pgs_common::flow::Flow;
 use pgs_common::flow::KERNEL;
 use pgs_common::flow::Notice;
@@ -69,7 +71,7 @@ fn judge(context: &SkBuffContext, looks: bool) -> u32 {
     if unsafe { read_volatile(&raw const flow.orders.source) } != cookie {
         return SK_PASS;
     }
-    if flow.record.broken != 0 {
+    if flow.record.diversions & BROKEN != 0 {
         return SK_DROP;
     }
     note_activity(flow, index, bytes);
@@ -173,9 +175,14 @@ fn redirect(context: &SkBuffContext, flow: &mut Flow, bytes: u32) -> bool {
 /// Gives the bytes to the router.
 #[inline(always)]
 fn divert(context: &SkBuffContext, flow: &mut Flow, index: u32, bytes: u32) -> u32 {
-    // SAFETY: in the array; the router writes it at any time.
-    let aside = unsafe { read_volatile(&raw const flow.orders.aside) };
-    if aside != 0 {
+    // SAFETY: in the array; the router writes both at any time.
+    let (aside, forwarded) = unsafe {
+        (
+            read_volatile(&raw const flow.orders.aside),
+            read_volatile(&raw const flow.orders.forwarded),
+        )
+    };
+    if aside != 0 && !takes_source(flow, forwarded, bytes) {
         // Charged to the sender until the private socket has room.
         if mark(context, flow, aside, u64::from(BPF_F_INGRESS)) {
             count_diverted(context, flow, bytes);
@@ -183,8 +190,8 @@ fn divert(context: &SkBuffContext, flow: &mut Flow, index: u32, bytes: u32) -> u
         // No private socket: the session is closing, and the router gets what there is.
         return SK_PASS;
     }
-    if is_stuck(context) {
-        flow.record.broken = 1;
+    if aside == 0 && is_stuck(context) {
+        flow.record.diversions |= BROKEN;
         notify(index);
         return SK_DROP;
     }
@@ -196,6 +203,45 @@ fn divert(context: &SkBuffContext, flow: &mut Flow, index: u32, bytes: u32) -> u
         }
     }
     SK_PASS
+}
+
+/// Whether these bytes of an AF_UNIX source go by the source itself. The kernel charges them to
+/// nobody who would be made to wait, so they are counted here.
+///
+/// The router has to know which way each byte took. So a run by the source begins only when it has
+/// written on all that came before the run that it ends: then at most three are under way, and the
+/// starts of the last two say which is which.
+#[inline(always)]
+fn takes_source(flow: &mut Flow, forwarded: u64, bytes: u32) -> bool {
+    let bounds = BOUNDS.load();
+    let record = &mut flow.record;
+    let outstanding = record.diverted - forwarded;
+    // The overhead of small ones would exceed their content.
+    let fits = bytes >= bounds.held_buffer_bytes_min
+        || outstanding < u64::from(bounds.held_buffer_bytes_min);
+    if record.run & 1 == 0 {
+        let stays = fits && outstanding <= u64::from(bounds.held_bytes);
+        if !stays {
+            record.run_starts[1] = record.diverted;
+            begin_run(&mut record.run);
+        }
+        return stays;
+    }
+    let changes = fits
+        && outstanding <= u64::from(bounds.held_bytes / 4)
+        && forwarded >= record.run_starts[1];
+    if changes {
+        record.run_starts[0] = record.diverted;
+        begin_run(&mut record.run);
+    }
+    changes
+}
+
+/// Counts a run, as a barrier behind its start.
+#[inline(always)]
+fn begin_run(run: &mut u32) {
+    // SAFETY: in the array, aligned.
+    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(run, 1) };
 }
 
 /// Counts diverted bytes; true when they are the first for which the router is not yet at work.

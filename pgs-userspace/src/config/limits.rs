@@ -286,12 +286,15 @@ pub const SECURE_RELAY_END_DEADLINE: Duration = Duration::from_secs(5);
 ///
 /// `turn_bytes`: small turns belong in the kernel, large ones to the relay, which moves them in
 /// larger pieces. `room_bytes`: what redirected bytes may take of a target's send buffer, so that
-/// they never wait for a slow reader in front of it. `queue_buffers`: the gate. `stuck_buffers`:
-/// where a client is cut off that makes the kernel hold what is charged to nobody.
+/// they never wait for a slow reader in front of it. `queue_buffers`: the gate. `held_bytes`: what
+/// the router may be behind by before a backend is made to wait. `stuck_buffers`: where a client is
+/// cut off that makes the kernel hold what is charged to nobody.
 pub const VERDICT_BOUNDS: Bounds = Bounds {
     turn_bytes: 256 * 1024,
     room_bytes: 256 * 1024,
     queue_buffers: 16,
+    held_bytes: 512 * 1024,
+    held_buffer_bytes_min: 2048,
     stuck_buffers: 1024,
 };
 
@@ -302,7 +305,8 @@ pub const CLIENT_SEND_BUFFER_BYTES: usize = 1024 * 1024;
 /// [`VERDICT_BOUNDS`] has room for, so that what is redirected never meets this bound.
 pub const CLIENT_UNSENT_BYTES_MAX: u32 = 512 * 1024;
 
-/// Receive buffer of a session's private socket, in bytes: what the router is behind by.
+/// Receive buffer of a session's private socket, in bytes. It is there to be full, so that a
+/// backend waits whose client does not read.
 pub const ASIDE_RECEIVE_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Longest type information of a kernel that is read, in bytes. Usual are 5 to 10 million.

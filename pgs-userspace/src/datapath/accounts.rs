@@ -34,10 +34,7 @@ impl Accounts {
 
     /// The owner's account, if it has one.
     pub(super) fn find(&self, owner: &str) -> Option<u32> {
-        let by_owner = self
-            .by_owner
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let by_owner = self.by_owner.read().unwrap_or_else(PoisonError::into_inner);
         by_owner.get(owner).copied()
     }
 }

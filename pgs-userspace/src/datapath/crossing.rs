@@ -3,7 +3,9 @@
 
 use super::direction::Direction;
 use super::handover::CloseReason;
+use super::kernel::Enrolment;
 use super::kernel::KernelAccess;
+use super::kernel::Unreceived;
 use super::pump::PumpError;
 use super::pump::Wait;
 use super::session::KernelSession;
@@ -47,16 +49,11 @@ impl Session {
     /// Moves what there is from the backend to the client.
     pub(super) fn move_to_client(&mut self, loan: &mut Loan<'_>) -> Outcome {
         if !matches!(self.path, Path::Kernel(_)) {
-            let meter = &self.meter;
-            self.to_client
-                .run(&self.backend, &self.client, loan.scratch, u64::MAX, |bytes| {
-                    meter.add_to_client(bytes);
-                })
-                .map_err(client_or_backend)?;
-            return Ok(());
+            return self.run_to_client(loan, u64::MAX).map(drop);
         }
         let moved = self.move_diverted_to_client(loan)?;
         self.wait_after(&moved, loan);
+        self.listen_to_backend(loan);
         Ok(())
     }
 
@@ -67,20 +64,21 @@ impl Session {
             socket::unread_bytes(&self.client)
                 .map_err(|error| CloseReason::ClientFailed(format!("SIOCINQ: {error}")))?;
         }
-        let Some((session, kernel)) = self.in_kernel(loan) else {
-            return Ok(Moved::Done);
-        };
-        let allowance = kernel.unreceived(&session.enrolment, direction);
-        let nothing = allowance == 0 && self.to_backend.is_flushed();
+        let unreceived = self.unreceived(direction, loan);
+        let nothing = unreceived == Unreceived::Nothing && self.to_backend.is_flushed();
         if nothing && (!self.client_ended || self.to_backend.is_ended()) {
             return Ok(Moved::Done);
         }
         if !self.is_drained(direction, loan)? {
             return Ok(Moved::Undrained);
         }
-        // One more than was diverted, to read the end where it comes next.
-        let end = u64::from(self.client_ended);
-        let wait = self.run_recorded(direction, allowance + end, loan)?;
+        let wait = match unreceived {
+            // One more than was diverted, to read the end where it comes next.
+            Unreceived::Nothing if self.client_ended => {
+                self.run_recorded(direction, Unreceived::AtSource(1), loan)?
+            }
+            other => self.run_recorded(direction, other, loan)?,
+        };
         self.open_when_flushed(loan);
         if self.client_ended && !self.to_backend.is_ended() && wait != Wait::Writable {
             // What was diverted is about to arrive, and then comes the end.
@@ -91,11 +89,8 @@ impl Session {
 
     fn move_diverted_to_client(&mut self, loan: &mut Loan<'_>) -> Result<Moved, CloseReason> {
         let direction = Direction::ToClient;
-        let Some((session, kernel)) = self.in_kernel(loan) else {
-            return Err(CloseReason::BackendFailed("the kernel path is gone".into()));
-        };
-        let allowance = kernel.unreceived(&session.enrolment, direction);
-        let nothing = allowance == 0 && self.to_client.is_flushed();
+        let unreceived = self.unreceived(direction, loan);
+        let nothing = unreceived == Unreceived::Nothing && self.to_client.is_flushed();
         if nothing && (!self.backend_ended || self.to_client.is_ended()) {
             return Ok(Moved::Done);
         }
@@ -105,36 +100,57 @@ impl Session {
         if nothing {
             self.to_client.finish();
         }
-        let wait = self.run_recorded(direction, allowance, loan)?;
-        if self.backend_ended && !self.to_client.is_ended() && wait != Wait::Writable {
+        let wait = self.run_recorded(direction, unreceived, loan)?;
+        if wait == Wait::Writable || self.to_client.is_ended() {
+            return Ok(Moved::Done);
+        }
+        if self.backend_ended {
             // What was diverted is about to arrive, and then comes the end.
             return Ok(Moved::Undrained);
         }
-        Ok(after_run(wait))
+        match (unreceived, self.unreceived(direction, loan)) {
+            // What came one way is read, and the rest came by the other, of which the event may
+            // have been seen already.
+            (Unreceived::AtSource(_), Unreceived::Aside(_))
+            | (Unreceived::Aside(_), Unreceived::AtSource(_)) => Ok(Moved::Turn),
+            _ => Ok(after_run(wait)),
+        }
+    }
+
+    fn unreceived(&mut self, direction: Direction, loan: &mut Loan<'_>) -> Unreceived {
+        match self.in_kernel(loan) {
+            Some((session, kernel)) => kernel.unreceived(&session.enrolment, direction),
+            None => Unreceived::Nothing,
+        }
     }
 
     /// Runs a pump within its allowance, and tells the verdict program how far it came.
     fn run_recorded(
         &mut self,
         direction: Direction,
-        allowance: u64,
+        unreceived: Unreceived,
         loan: &mut Loan<'_>,
     ) -> Result<Wait, CloseReason> {
         if let Some((session, kernel)) = self.in_kernel(loan) {
             kernel.take_in_hand(&session.enrolment, direction);
         }
         let before = self.pump_read_bytes(direction);
-        let result = match direction {
-            Direction::ToBackend => self.run_to_backend(loan, allowance),
-            Direction::ToClient => self.run_aside_to_client(loan, allowance),
+        let (allowance, at_source) = match unreceived {
+            Unreceived::Nothing => (0, true),
+            Unreceived::AtSource(bytes) => (bytes, true),
+            Unreceived::Aside(bytes) => (bytes, false),
+        };
+        let result = match (direction, at_source) {
+            (Direction::ToBackend, _) => self.run_to_backend(loan, allowance),
+            (Direction::ToClient, true) => self.run_to_client(loan, allowance),
+            (Direction::ToClient, false) => self.run_aside_to_client(loan, allowance),
         };
         let received = self.pump_read_bytes(direction) - before;
         let flushed = match direction {
             Direction::ToBackend => self.to_backend.is_flushed(),
             Direction::ToClient => self.to_client.is_flushed(),
         };
-        if let (Path::Kernel(session), Some(kernel)) =
-            (&mut self.path, loan.kernel.as_deref_mut())
+        if let (Path::Kernel(session), Some(kernel)) = (&mut self.path, loan.kernel.as_deref_mut())
         {
             kernel.record(&mut session.enrolment, direction, received, flushed);
         }
@@ -168,23 +184,30 @@ impl Session {
         }
     }
 
+    fn run_to_client(&mut self, loan: &mut Loan<'_>, allowance: u64) -> Result<Wait, CloseReason> {
+        let meter = &self.meter;
+        let moved = |bytes| meter.add_to_client(bytes);
+        self.to_client
+            .run(&self.backend, &self.client, loan.scratch, allowance, moved)
+            .map_err(client_or_backend)
+    }
+
     fn run_aside_to_client(
         &mut self,
         loan: &mut Loan<'_>,
         allowance: u64,
     ) -> Result<Wait, CloseReason> {
+        let Path::Kernel(session) = &self.path else {
+            return Ok(Wait::Readable);
+        };
+        let Some(aside) = session.enrolment.aside() else {
+            return Ok(Wait::Readable);
+        };
         let meter = &self.meter;
         let moved = |bytes| meter.add_to_client(bytes);
-        let (pump, client, scratch) = (&mut self.to_client, &self.client, &mut *loan.scratch);
-        let aside = match &self.path {
-            Path::Kernel(session) => session.enrolment.aside(),
-            Path::Untried | Path::Relay => None,
-        };
-        match aside {
-            Some(aside) => pump.run(aside, client, scratch, allowance, moved),
-            None => pump.run(&self.backend, client, scratch, allowance, moved),
-        }
-        .map_err(client_or_backend)
+        self.to_client
+            .run(aside, &self.client, loan.scratch, allowance, moved)
+            .map_err(client_or_backend)
     }
 
     fn is_drained(
@@ -212,7 +235,7 @@ impl Session {
             return Ok(());
         }
         kernel.take_in_hand(&session.enrolment, Direction::ToBackend);
-        self.run_recorded(Direction::ToBackend, 0, loan)?;
+        self.run_recorded(Direction::ToBackend, Unreceived::Nothing, loan)?;
         self.open_when_flushed(loan);
         Ok(())
     }
@@ -221,7 +244,7 @@ impl Session {
         let flushed = self.to_backend.is_flushed();
         if let Some((session, kernel)) = self.in_kernel(loan)
             && flushed
-            && !kernel.is_open(&session.enrolment)
+            && !kernel.is_open(&session.enrolment, Direction::ToBackend)
         {
             kernel.open(&session.enrolment);
         }
@@ -229,27 +252,36 @@ impl Session {
 
     /// Listens for bytes of the client as long as they come to the router, and no longer.
     pub(super) fn listen_to_client(&mut self, loan: &mut Loan<'_>) {
-        let flushed = self.to_backend.is_flushed();
-        let discarding = self.to_backend.is_discarding();
+        let held = !self.to_backend.is_flushed() || self.to_backend.is_discarding();
         let (Path::Kernel(session), Some(kernel)) = (&mut self.path, loan.kernel.as_deref_mut())
         else {
             return;
         };
-        let enrolment = &session.enrolment;
-        let wanted = discarding
-            || !flushed
-            || !kernel.is_open(enrolment)
-            || kernel.unreceived(enrolment, Direction::ToBackend) > 0
-            || kernel.is_large_turn(enrolment);
-        if wanted == session.listening {
+        let listening = session.listening_to_client;
+        session.listening_to_client = listen(
+            kernel,
+            &session.enrolment,
+            Direction::ToBackend,
+            held,
+            listening,
+        );
+    }
+
+    /// Listens for bytes of the backend as long as they come to the router, and no longer.
+    fn listen_to_backend(&mut self, loan: &mut Loan<'_>) {
+        let held = !self.to_client.is_flushed();
+        let (Path::Kernel(session), Some(kernel)) = (&mut self.path, loan.kernel.as_deref_mut())
+        else {
             return;
-        }
-        let missed = kernel.set_listening(enrolment, wanted);
-        if !wanted && missed {
-            kernel.set_listening(enrolment, true);
-            return;
-        }
-        session.listening = wanted;
+        };
+        let listening = session.listening_to_backend;
+        session.listening_to_backend = listen(
+            kernel,
+            &session.enrolment,
+            Direction::ToClient,
+            held,
+            listening,
+        );
     }
 
     fn in_kernel<'s>(
@@ -279,6 +311,30 @@ impl Session {
             self.wake_at = Some(loan.now);
         }
     }
+}
+
+/// Whether the router is to listen to the source of a direction from now on; says so to the verdict.
+fn listen(
+    kernel: &KernelAccess,
+    enrolment: &Enrolment,
+    direction: Direction,
+    held: bool,
+    listening: bool,
+) -> bool {
+    let wanted = held
+        || !kernel.is_open(enrolment, direction)
+        || kernel.unreceived(enrolment, direction) != Unreceived::Nothing
+        || kernel.is_large_turn(enrolment, direction);
+    if wanted == listening {
+        return listening;
+    }
+    let missed = kernel.set_listening(enrolment, direction, wanted);
+    if !wanted && missed {
+        // They came between the two looks, perhaps without a notice.
+        kernel.set_listening(enrolment, direction, true);
+        return true;
+    }
+    wanted
 }
 
 fn after_run(wait: Wait) -> Moved {

@@ -152,8 +152,7 @@ impl Meter {
 
     pub(super) fn end_kernel(&self, bytes: KernelBytes) {
         self.place.store(NO_PLACE, Relaxed);
-        self.kernel_to_backend
-            .fetch_add(bytes.to_backend, Relaxed);
+        self.kernel_to_backend.fetch_add(bytes.to_backend, Relaxed);
         self.kernel_to_client.fetch_add(bytes.to_client, Relaxed);
     }
 

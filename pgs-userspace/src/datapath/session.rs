@@ -90,8 +90,9 @@ pub(super) enum Path {
 #[derive(Debug)]
 pub(super) struct KernelSession {
     pub(super) enrolment: Enrolment,
-    /// Whether epoll listens for bytes of the client.
-    pub(super) listening: bool,
+    /// Whether epoll listens for bytes of each.
+    pub(super) listening_to_client: bool,
+    pub(super) listening_to_backend: bool,
 }
 
 pub(super) type Outcome = Result<(), CloseReason>;
@@ -173,8 +174,9 @@ impl Session {
         self.settle(loan)
     }
 
-    /// Acts on a notice of the verdict: bytes of the client come to the router.
+    /// Acts on a notice of the verdict: bytes come to the router.
     pub(super) fn on_notice(&mut self, loan: &mut Loan<'_>) -> Outcome {
+        self.move_to_client(loan)?;
         self.move_to_backend(loan)?;
         self.settle(loan)
     }
@@ -206,8 +208,11 @@ impl Session {
                     client |= quiet;
                     aside = Some(EpollFlags::EPOLLIN | EpollFlags::EPOLLET);
                 }
-                if kernel.listening || !both_ways && self.reads_client() {
+                if kernel.listening_to_client || !both_ways && self.reads_client() {
                     client |= EpollFlags::EPOLLIN;
+                }
+                if kernel.listening_to_backend {
+                    backend |= EpollFlags::EPOLLIN;
                 }
                 false
             }
@@ -280,7 +285,9 @@ impl Session {
         let enrolled = if self.to_client.wait() != Wait::Readable {
             Err(Refused::Failed("the client does not read".into()))
         } else if !self.to_backend.hold_back(&self.client, loan.scratch) {
-            Err(Refused::Failed("the client has sent too much already".into()))
+            Err(Refused::Failed(
+                "the client has sent too much already".into(),
+            ))
         } else {
             kernel.enrol(&self.client, &self.backend, self.account)
         };
@@ -289,7 +296,8 @@ impl Session {
                 self.meter.begin_kernel(enrolment.place());
                 Path::Kernel(KernelSession {
                     enrolment,
-                    listening: false,
+                    listening_to_client: false,
+                    listening_to_backend: false,
                 })
             }
             Err(Refused::Contended) => {

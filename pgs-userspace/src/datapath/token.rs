@@ -43,9 +43,6 @@ mod tests {
                 (index, generation, side)
             );
         }
-        assert_ne!(
-            pack(u32::MAX - 1, GENERATION_MASK, Side::Aside),
-            WAKE_TOKEN
-        );
+        assert_ne!(pack(u32::MAX - 1, GENERATION_MASK, Side::Aside), WAKE_TOKEN);
     }
 }

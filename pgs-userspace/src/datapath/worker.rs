@@ -80,7 +80,11 @@ impl WorkerHandle {
 
     /// Gives a session to the worker, or gives it back when too much waits already.
     pub(super) fn adopt(&self, handover: Handover) -> Result<(), Box<Handover>> {
-        match self.reach.commands.try_send(Command::Adopt(Box::new(handover))) {
+        match self
+            .reach
+            .commands
+            .try_send(Command::Adopt(Box::new(handover)))
+        {
             Ok(()) => {
                 self.reach.wake();
                 Ok(())

@@ -79,7 +79,9 @@ fn exercise(kernel: &KernelPath, worker: &WorkerHandle) -> Result<String, String
     let (mut down, mut up) = (Stream::new(1), Stream::new(2));
     let queued = ends.stand_still(&mut down, &mut up)?;
     if queued > CANARY_QUEUED_BYTES_MAX {
-        return Err(format!("{queued} bytes were taken for ends that read nothing"));
+        return Err(format!(
+            "{queued} bytes were taken for ends that read nothing"
+        ));
     }
     ends.flow(&mut down, &mut up)?;
     let before = kernel.flows().bytes(place);
@@ -159,7 +161,9 @@ impl Stream {
     /// Writes what the socket takes; whether it took anything.
     fn write(&mut self, socket: &mut impl Write) -> Result<bool, String> {
         let until = CANARY_STREAM_BYTES.min(self.written + PIECE_BYTES);
-        let piece: Vec<u8> = (self.written..until).map(|index| self.byte(index)).collect();
+        let piece: Vec<u8> = (self.written..until)
+            .map(|index| self.byte(index))
+            .collect();
         match socket.write(&piece) {
             Ok(count) => {
                 self.written += count;

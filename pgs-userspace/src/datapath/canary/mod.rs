@@ -13,6 +13,7 @@ use super::direction::Direction;
 use super::kernel::KernelAccess;
 use super::kernel::KernelPath;
 use super::kernel::Refused;
+use super::kernel::Unreceived;
 use super::kernel::Ways;
 use crate::config::limits::CANARY_DEADLINE;
 use crate::config::limits::CANARY_POLL_INTERVAL;
@@ -129,12 +130,14 @@ fn missing_target(kernel: &mut KernelAccess) -> Result<String, String> {
     kernel.lose_target(&enrolment);
     stage.backend.write_all(b"astray").map_err(named("send"))?;
     let mut received = [0; 16];
-    let count = stage.receive_diverted(&enrolment, &mut received)?;
     let unreceived = kernel.unreceived(&enrolment, Direction::ToClient);
+    let count = stage.receive_diverted(&enrolment, unreceived, &mut received)?;
     kernel.end(&enrolment);
     match (&received[..count], unreceived) {
-        (b"astray", 6) => Ok("passed to the router".into()),
-        (other, counted) => Err(format!("{} bytes passed, {counted} counted", other.len())),
+        (b"astray", Unreceived::AtSource(6) | Unreceived::Aside(6)) => {
+            Ok("come to the router".into())
+        }
+        (other, counted) => Err(format!("{} bytes came, {counted:?} counted", other.len())),
     }
 }
 
@@ -151,8 +154,10 @@ fn both_ways(kernel: &mut KernelAccess) -> Result<String, String> {
         .read(&mut received)
         .map_err(named("recv by the router"))?;
     let diverted = kernel.unreceived(&enrolment, direction);
-    if &received[..count] != b"before" || diverted != 6 {
-        return Err(format!("{count} of 6 bytes came to the router, {diverted} counted"));
+    if &received[..count] != b"before" || diverted != Unreceived::AtSource(6) {
+        return Err(format!(
+            "{count} of 6 bytes came to the router, {diverted:?} counted"
+        ));
     }
     kernel.record(&mut enrolment, direction, 6, true);
     kernel.open(&enrolment);
@@ -163,7 +168,10 @@ fn both_ways(kernel: &mut KernelAccess) -> Result<String, String> {
         .shutdown(std::net::Shutdown::Write)
         .map_err(named("shutdown"))?;
     stage.expect_end(CANARY_DEADLINE)?;
-    stage.router_backend.write_all(b"!").map_err(named("send by the router"))?;
+    stage
+        .router_backend
+        .write_all(b"!")
+        .map_err(named("send by the router"))?;
     stage.expect_at_backend(b"!")?;
     match kernel.end(&enrolment).to_backend {
         5 => Ok("5 of 5 bytes to the backend by the program".into()),

@@ -15,6 +15,7 @@ use crate::config::limits::CANARY_POLL_INTERVAL;
 use crate::datapath::kernel::Enrolment;
 use crate::datapath::kernel::KernelAccess;
 use crate::datapath::kernel::Refused;
+use crate::datapath::kernel::Unreceived;
 
 /// A session between two stand-ins.
 pub(super) struct Stage {
@@ -81,13 +82,14 @@ impl Stage {
     pub(super) fn receive_diverted(
         &self,
         enrolment: &Enrolment,
+        unreceived: Unreceived,
         into: &mut [u8],
     ) -> Result<usize, String> {
         let deadline = Instant::now() + CANARY_DEADLINE;
         loop {
-            let received = match enrolment.aside() {
-                Some(aside) => aside.recv(into),
-                None => (&self.router_backend).read(into),
+            let received = match (unreceived, enrolment.aside()) {
+                (Unreceived::Aside(_), Some(aside)) => aside.recv(into),
+                _ => (&self.router_backend).read(into),
             };
             match received {
                 Err(error)
@@ -103,7 +105,9 @@ impl Stage {
     /// The backend's next bytes, as many as were expected.
     pub(super) fn expect_at_backend(&mut self, expected: &[u8]) -> Result<(), String> {
         let mut received = vec![0; expected.len()];
-        self.backend.set_nonblocking(false).map_err(named("fcntl"))?;
+        self.backend
+            .set_nonblocking(false)
+            .map_err(named("fcntl"))?;
         self.backend
             .set_read_timeout(Some(CANARY_DEADLINE))
             .map_err(named("SO_RCVTIMEO"))?;

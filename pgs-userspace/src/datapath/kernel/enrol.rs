@@ -16,6 +16,7 @@ use super::KernelAccess;
 use super::flows::KernelBytes;
 use super::flows::Place;
 use super::flows::Route;
+use super::flows::Unreceived;
 use super::with_causes;
 use crate::config::limits::ASIDE_RECEIVE_BUFFER_BYTES;
 use crate::config::limits::CLIENT_SEND_BUFFER_BYTES;
@@ -191,8 +192,12 @@ impl KernelAccess {
             (cookies.backend, backend.as_raw_fd()),
         ]
         .into_iter()
-        .chain(enrolment.aside.iter().map(|aside| (cookies.aside, aside.as_raw_fd())))
-        {
+        .chain(
+            enrolment
+                .aside
+                .iter()
+                .map(|aside| (cookies.aside, aside.as_raw_fd())),
+        ) {
             self.sockets
                 .insert(key, socket, 0)
                 .map_err(failed("SOCKETS"))?;
@@ -218,8 +223,8 @@ impl KernelAccess {
     }
 
     /// Whether [`Self::open`] was called.
-    pub(in crate::datapath) fn is_open(&self, enrolment: &Enrolment) -> bool {
-        self.flows.is_open(enrolment.place, Direction::ToBackend)
+    pub(in crate::datapath) fn is_open(&self, enrolment: &Enrolment, direction: Direction) -> bool {
+        self.flows.is_open(enrolment.place, direction)
     }
 
     /// Takes the flows out of every map, when nothing waits in the kernel any more or the session
@@ -264,15 +269,15 @@ impl KernelAccess {
         bytes
     }
 
-    /// How many bytes the router may read: those, and only those, that the verdict diverted. More
-    /// would steal a buffer from under a verdict that is under way.
+    /// How many bytes the router may read, and where: those, and only those, that the verdict
+    /// diverted. More would steal a buffer from under a verdict that is under way.
     pub(in crate::datapath) fn unreceived(
         &self,
         enrolment: &Enrolment,
         direction: Direction,
-    ) -> u64 {
-        let diverted = self.flows.diverted(enrolment.place, direction);
-        diverted - enrolment.progress(direction).received
+    ) -> Unreceived {
+        let received = enrolment.progress(direction).received;
+        self.flows.unreceived(enrolment.place, direction, received)
     }
 
     /// Says that the router is about to read diverted bytes.
@@ -324,17 +329,26 @@ impl KernelAccess {
         Ok(drained)
     }
 
-    /// Says whether the router listens to the client, and needs no notice of diverted bytes; true
+    /// Says whether the router listens to the source, and needs no notice of diverted bytes; true
     /// when there are some already.
-    pub(in crate::datapath) fn set_listening(&self, enrolment: &Enrolment, listens: bool) -> bool {
+    pub(in crate::datapath) fn set_listening(
+        &self,
+        enrolment: &Enrolment,
+        direction: Direction,
+        listens: bool,
+    ) -> bool {
         self.flows
-            .set_listening(enrolment.place, Direction::ToBackend, listens);
-        self.unreceived(enrolment, Direction::ToBackend) > 0
+            .set_listening(enrolment.place, direction, listens);
+        self.unreceived(enrolment, direction) != Unreceived::Nothing
     }
 
-    /// Whether the client is in the middle of a turn so large that its bytes come to the router.
-    pub(in crate::datapath) fn is_large_turn(&self, enrolment: &Enrolment) -> bool {
-        self.flows.turn_bytes(enrolment.place, Direction::ToBackend) > VERDICT_BOUNDS.turn_bytes
+    /// Whether a turn is under way that is so large that its bytes come to the router.
+    pub(in crate::datapath) fn is_large_turn(
+        &self,
+        enrolment: &Enrolment,
+        direction: Direction,
+    ) -> bool {
+        self.flows.turn_bytes(enrolment.place, direction) > VERDICT_BOUNDS.turn_bytes
     }
 
     /// Whether the verdict had to drop bytes to keep memory bounded.

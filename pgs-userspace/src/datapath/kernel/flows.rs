@@ -13,6 +13,7 @@ use std::time::Duration;
 use nix::time::ClockId;
 use nix::time::clock_gettime;
 use pgs_common::flow;
+use pgs_common::flow::BROKEN;
 use pgs_common::flow::KERNEL;
 use pgs_common::flow::RELAY;
 
@@ -42,14 +43,14 @@ struct Orders {
 struct Record {
     diverted: AtomicU64,
     redirected: AtomicU64,
+    run_starts: [AtomicU64; 2],
     active_seconds: AtomicU64,
     waiting: AtomicU32,
     turn_bytes: AtomicU32,
     diversions: AtomicU32,
-    broken: AtomicU32,
+    run: AtomicU32,
     queued: AtomicU32,
     probes: AtomicU32,
-    reserved: [AtomicU64; 2],
 }
 
 #[repr(C, align(64))]
@@ -79,7 +80,7 @@ macro_rules! same_layout {
 same_layout!(Orders, flow::Orders:
     source, target, aside, forwarded, mode, account, listening, in_hand);
 same_layout!(Record, flow::Record:
-    diverted, redirected, active_seconds, waiting, turn_bytes, diversions, broken, queued, probes);
+    diverted, redirected, run_starts, active_seconds, waiting, turn_bytes, diversions, run, queued, probes);
 same_layout!(Flow, flow::Flow: orders, record);
 same_layout!(Account, flow::Account: to_backend, to_client);
 
@@ -128,6 +129,37 @@ pub(super) struct Route {
     pub(super) account: u32,
 }
 
+/// Diverted bytes that the router has yet to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::datapath) enum Unreceived {
+    /// None.
+    Nothing,
+    /// So many from the source itself, before anything else.
+    AtSource(u64),
+    /// So many from the private socket, before anything else.
+    Aside(u64),
+}
+
+impl Unreceived {
+    /// See [`flow::Record::run_starts`].
+    fn of(run: u32, starts: [u64; 2], diverted: u64, received: u64) -> Self {
+        let present = starts[(run & 1) as usize];
+        let former = starts[(run & 1 ^ 1) as usize];
+        let (run, until) = if run == 0 || received >= present {
+            (run, diverted)
+        } else if received >= former {
+            (run - 1, present)
+        } else {
+            (run.wrapping_sub(2), former)
+        };
+        match (until - received, run & 1) {
+            (0, _) => Self::Nothing,
+            (bytes, 0) => Self::AtSource(bytes),
+            (bytes, _) => Self::Aside(bytes),
+        }
+    }
+}
+
 /// Bytes that went through the kernel alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KernelBytes {
@@ -167,14 +199,19 @@ impl FlowTable {
     /// Makes a fresh flow in mode [`RELAY`]. Call it only while no source leads to it.
     pub(super) fn begin(&self, place: Place, direction: Direction, route: Route) {
         let record = self.record(place, direction);
-        for counter in [&record.diverted, &record.redirected] {
+        for counter in [
+            &record.diverted,
+            &record.redirected,
+            &record.run_starts[0],
+            &record.run_starts[1],
+        ] {
             counter.store(0, Relaxed);
         }
         for counter in [
             &record.waiting,
             &record.turn_bytes,
             &record.diversions,
-            &record.broken,
+            &record.run,
         ] {
             counter.store(0, Relaxed);
         }
@@ -222,9 +259,23 @@ impl FlowTable {
         self.orders(place, direction).in_hand.store(1, Release);
     }
 
-    /// Bytes that came, or will come, to the router.
-    pub(super) fn diverted(&self, place: Place, direction: Direction) -> u64 {
-        self.record(place, direction).diverted.load(SeqCst)
+
+    /// Where the diverted bytes behind the first `received` are, and how many are there.
+    pub(super) fn unreceived(
+        &self,
+        place: Place,
+        direction: Direction,
+        received: u64,
+    ) -> Unreceived {
+        let record = self.record(place, direction);
+        loop {
+            let run = record.run.load(SeqCst);
+            let starts = record.run_starts.each_ref().map(|start| start.load(SeqCst));
+            let diverted = record.diverted.load(SeqCst);
+            if record.run.load(SeqCst) == run {
+                return Unreceived::of(run, starts, diverted, received);
+            }
+        }
     }
 
     /// Bytes that were redirected.
@@ -247,23 +298,20 @@ impl FlowTable {
 
     /// Whether the verdict had to drop bytes.
     pub(super) fn is_broken(&self, place: Place, direction: Direction) -> bool {
-        self.record(place, direction).broken.load(Acquire) != 0
+        self.record(place, direction).diversions.load(Acquire) & BROKEN != 0
     }
 
     /// The probe's last answer, and how many it has given.
     pub(super) fn answer(&self, place: Place, direction: Direction) -> (u32, u32) {
         let record = self.record(place, direction);
-        (
-            record.queued.load(Acquire),
-            record.probes.load(Acquire),
-        )
+        (record.queued.load(Acquire), record.probes.load(Acquire))
     }
 
     /// Times that bytes of a live session began to come to the router.
     pub(in crate::datapath) fn diversions(&self, place: Place) -> u32 {
         Direction::BOTH
             .iter()
-            .map(|direction| self.record(place, *direction).diversions.load(Relaxed))
+            .map(|direction| self.record(place, *direction).diversions.load(Relaxed) & !BROKEN)
             .sum()
     }
 
@@ -299,4 +347,36 @@ impl FlowTable {
 fn coarse_seconds() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)
         .map_or(0, |time| u64::try_from(time.tv_sec()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_byte_is_looked_for_where_it_went() {
+        use Unreceived::*;
+        for (run, starts, diverted, received, expected) in [
+            (0, [0, 0], 0, 0, Nothing),
+            (0, [0, 0], 7, 3, AtSource(4)),
+            // By the private socket from 10 on.
+            (1, [0, 10], 15, 0, AtSource(10)),
+            (1, [0, 10], 15, 10, Aside(5)),
+            // And by the source again from 20 on.
+            (2, [20, 10], 26, 4, AtSource(6)),
+            (2, [20, 10], 26, 12, Aside(8)),
+            (2, [20, 10], 26, 20, AtSource(6)),
+            // A third way out, with the first run by the private socket not yet read.
+            (3, [20, 30], 31, 12, Aside(8)),
+            (3, [20, 30], 31, 20, AtSource(10)),
+            (3, [20, 30], 31, 30, Aside(1)),
+            (3, [20, 30], 30, 30, Nothing),
+        ] {
+            let found = Unreceived::of(run, starts, diverted, received);
+            assert_eq!(
+                found, expected,
+                "run {run} {starts:?} {diverted} {received}"
+            );
+        }
+    }
 }

@@ -31,6 +31,7 @@ pub(super) use enrol::Refused;
 pub(super) use flows::FlowTable;
 pub use flows::KernelBytes;
 pub(super) use flows::Place;
+pub(super) use flows::Unreceived;
 pub(super) use notices::Notices;
 use peer::PeerCookies;
 use probe::Probe;
@@ -206,11 +207,7 @@ fn attach(
     }
 }
 
-fn attach_one(
-    program: &mut Ebpf,
-    name: &'static str,
-    to: &OwnedFd,
-) -> Result<(), KernelPathError> {
+fn attach_one(program: &mut Ebpf, name: &'static str, to: &OwnedFd) -> Result<(), KernelPathError> {
     let map: SockHash<_, u64> = map_of(to, Map::SockHash)?.try_into()?;
     let program: &mut SkSkb = program
         .program_mut(name)
