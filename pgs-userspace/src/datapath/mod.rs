@@ -11,6 +11,7 @@ mod pump;
 mod session;
 mod socket;
 mod token;
+pub(crate) mod unsent;
 mod worker;
 
 use std::io;
