@@ -1,7 +1,7 @@
 //! The keeper, with real processes: routers that are killed, replaced and refused.
 //!
 //! `cargo test -p pgs-tests --test keeper -- <filter>`, with `pgs` built before (`PGS_BIN`, else
-//! `target/debug/pgs`). Needs neither Docker nor root.
+//! `target/debug/pgs`). Needs no Docker.
 
 mod attaching;
 mod ground;
@@ -15,7 +15,10 @@ mod stand_in;
 use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
+use libtest_mimic::Completion;
+use libtest_mimic::Failed;
 use libtest_mimic::Trial;
+use pgs_tests::skip::Skip;
 
 /// A test.
 type Scenario = fn() -> anyhow::Result<()>;
@@ -40,10 +43,19 @@ fn main() -> ExitCode {
     for (module, scenarios) in MODULES {
         for (name, scenario) in *scenarios {
             let scenario = *scenario;
-            trials.push(Trial::test(format!("{module}::{name}"), move || {
-                scenario().map_err(|error| format!("{error:#}").into())
-            }));
+            let name = format!("{module}::{name}");
+            trials.push(Trial::ignorable_test(name, move || outcome(scenario())));
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn outcome(result: anyhow::Result<()>) -> Result<Completion, Failed> {
+    let Err(error) = result else {
+        return Ok(Completion::Completed);
+    };
+    match error.downcast::<Skip>() {
+        Ok(skip) => Ok(Completion::ignored_with(skip)),
+        Err(error) => Err(format!("{error:#}").into()),
+    }
 }

@@ -41,13 +41,13 @@ const PASSED_FROM: i32 = 200;
 type Stored = Vec<(String, OwnedFd)>;
 
 /// What a unit has stored.
-struct Manager {
+pub(crate) struct Manager {
     stored: Arc<Mutex<Stored>>,
 }
 
 impl Manager {
     /// Listens until this process ends.
-    fn listen(ground: &Ground) -> anyhow::Result<Self> {
+    pub(crate) fn listen(ground: &Ground) -> anyhow::Result<Self> {
         let socket = UnixDatagram::bind(ground.run().join("notify"))?;
         let stored = Arc::new(Mutex::new(Stored::new()));
         let ours = Arc::clone(&stored);
@@ -59,7 +59,7 @@ impl Manager {
         Ok(Self { stored })
     }
 
-    fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = lock(&self.stored).iter().map(|one| one.0.clone()).collect();
         names.sort();
         names
@@ -67,7 +67,7 @@ impl Manager {
 
     /// The unit's command, with `LISTEN_FDS` and what is stored from descriptor 3 on. What is to be
     /// passed is open in this process, too, until `close` is called.
-    fn command(&self, unit: &Command) -> anyhow::Result<(Command, Passed)> {
+    pub(crate) fn command(&self, unit: &Command) -> anyhow::Result<(Command, Passed)> {
         let stored = lock(&self.stored);
         let mut passed = Passed(Vec::new());
         let mut script = String::from("export LISTEN_PID=$$; exec \"$0\" \"$@\"");
@@ -95,7 +95,7 @@ impl Manager {
 }
 
 /// Descriptors that are open to be inherited.
-struct Passed(Vec<i32>);
+pub(crate) struct Passed(Vec<i32>);
 
 impl Drop for Passed {
     fn drop(&mut self) {

@@ -1,4 +1,4 @@
-//! The real `pgs serve`: killed, taken over, without a keeper. Its tenant is played by this process.
+//! The real `pgs serve`: killed, taken over, without a keeper. This process plays its tenant.
 
 use std::fs;
 use std::fs::File;
@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::net::TcpListener;
+use std::net::TcpStream;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -42,6 +43,7 @@ use crate::ground::Ground;
 use crate::ground::LIMIT;
 use crate::ground::QUIET;
 use crate::ground::is_alive;
+use crate::manager::Manager;
 
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     (
@@ -55,6 +57,14 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     (
         "a_new_router_takes_over_under_load",
         a_new_router_takes_over_under_load,
+    ),
+    (
+        "a_router_that_ends_refuses_at_once",
+        a_router_that_ends_refuses_at_once,
+    ),
+    (
+        "a_unit_that_is_restarted_keeps_the_port",
+        a_unit_that_is_restarted_keeps_the_port,
     ),
     ("a_router_without_a_keeper", a_router_without_a_keeper),
     (
@@ -124,10 +134,13 @@ impl Stage {
 
     /// A router that serves.
     fn serve(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Serving> {
+        self.serve_by(&mut self.serve_command(arguments), name)
+    }
+
+    fn serve_by(&self, command: &mut Command, name: &str) -> anyhow::Result<Serving> {
         let log = self.ground.run().join(name);
         let file = File::create(&log)?;
-        let child = self
-            .serve_command(arguments)
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)
@@ -332,6 +345,55 @@ fn visit_until(stage: &Stage, done: &AtomicBool) -> anyhow::Result<usize> {
         visits += 1;
     }
     Ok(visits)
+}
+
+fn a_router_that_ends_refuses_at_once() -> anyhow::Result<()> {
+    let stage = Stage::new()?;
+    let router = stage.serve("first.log", &[])?;
+    let mut session = stage.session()?;
+    let keeper = stage.ground.report()?.keeper;
+    router.signal(Signal::SIGTERM)?;
+    eventually("the port is closed", LIMIT, || {
+        Ok(TcpStream::connect(stage.address).err().map(drop))
+    })?;
+    echoes(&mut session, b"it waits for this one")?;
+    ensure!(stage.ground.report()?.globals == 0);
+    drop(session);
+    let mut router = router;
+    router.until_ended()?;
+    stage.ground.until_gone(keeper)
+}
+
+fn a_unit_that_is_restarted_keeps_the_port() -> anyhow::Result<()> {
+    let stage = Stage::new()?;
+    let manager = Manager::listen(&stage.ground)?;
+    let mut unit = stage.serve_command(&[]);
+    unit.env("NOTIFY_SOCKET", stage.ground.run().join("notify"));
+    unit.env("FDSTORE", "100");
+    let mut first = stage.serve_by(&mut unit, "first.log")?;
+    ensure!(stage.status()?["survival"]["kept_by"] == "systemd");
+    first.signal(Signal::SIGTERM)?;
+    first.until_ended()?;
+    ensure!(
+        manager.names() == ["pgs.global.listener.0"],
+        "{:?}",
+        manager.names()
+    );
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| stage.session().and_then(|mut one| echoes(&mut one, b"1")));
+        std::thread::sleep(QUIET);
+        ensure!(!waiting.is_finished(), "nobody can have answered");
+        let (mut unit, passed) = manager.command(&unit)?;
+        let mut second = stage.serve_by(&mut unit, "second.log")?;
+        drop(passed);
+        waiting.join().ok().context("a panic")??;
+        ensure!(
+            !stage.ground.run().join("keeper.sock").exists(),
+            "a keeper beside it"
+        );
+        second.signal(Signal::SIGTERM)?;
+        second.until_ended()
+    })
 }
 
 fn a_router_without_a_keeper() -> anyhow::Result<()> {

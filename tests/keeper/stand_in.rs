@@ -154,7 +154,7 @@ impl StandIn {
             .arg(ground.client_listener.local_addr()?.to_string())
             .arg(ground.backend_path())
             .arg(count.to_string())
-            .env("PGS_BIN", absolute(pgs_binary())?)
+            .env("PGS_BIN", absolute(&pgs_binary())?)
             .env_remove("NOTIFY_SOCKET");
         Ok(command)
     }
@@ -234,7 +234,7 @@ impl Drop for StandIn {
     }
 }
 
-fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     path.canonicalize()
         .with_context(|| format!("there is no `{}`: build it first", path.display()))
 }

@@ -11,7 +11,8 @@ nix::ioctl_read_bad!(
     libc::c_int
 );
 
-/// Bytes that a TCP peer has not acknowledged; for a Unix socket, memory that its peer has not read.
+/// Bytes that a TCP peer has not acknowledged; for a Unix socket, memory of what its peer has not
+/// read.
 pub(crate) fn unsent(socket: impl AsFd) -> io::Result<u64> {
     let mut count = 0;
     // SAFETY: the ioctl writes one int.

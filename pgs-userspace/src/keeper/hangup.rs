@@ -145,18 +145,22 @@ pub(super) struct HangupWatch {
 }
 
 impl HangupWatch {
-    /// Begins with all that is held.
-    pub(super) fn begin(holdings: &Holdings) -> io::Result<Self> {
+    /// Begins with all that is held. A slot whose end could not be seen ends here and now.
+    pub(super) fn begin(holdings: &mut Holdings) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let mut unseen = Vec::new();
         for (slot, held) in holdings.slots() {
             for socket in [&held.client, &held.backend].into_iter().flatten() {
                 // Not EPOLLIN: it would wake this process for every packet that the kernel
                 // redirects. HUP and ERR come by themselves.
                 let flags = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
                 let event = EpollEvent::new(flags, slot.number().into());
-                epoll.add(socket, event)?;
+                if epoll.add(socket, event).is_err() {
+                    unseen.push(slot);
+                }
             }
         }
+        unseen.into_iter().for_each(|slot| holdings.drop_slot(slot));
         Ok(Self {
             epoll,
             endings: HashMap::new(),

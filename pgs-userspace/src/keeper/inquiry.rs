@@ -36,8 +36,12 @@ pub fn inquire(run: &Path) -> Result<Option<KeeperReport>, StoreError> {
     };
     let peer = rustix::net::sockopt::socket_peercred(&socket)
         .map_err(|error| StoreError::system("getsockopt SO_PEERCRED")(error.into()))?;
-    say(&socket, &Message::Inquire)?;
-    match hear(&socket)? {
+    let answer = match say(&socket, &Message::Inquire).and_then(|()| hear(&socket)) {
+        // It was about to end.
+        Err(StoreError::Gone) => return Ok(None),
+        other => other?,
+    };
+    match answer {
         (
             Message::Report {
                 process_id,

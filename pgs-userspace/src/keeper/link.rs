@@ -122,6 +122,10 @@ impl DescriptorStore for ProcessStore {
         self.shared.keeper_process_id()
     }
 
+    fn keeps_after_the_end(&self) -> bool {
+        false
+    }
+
     fn put_global(&self, name: &GlobalName, descriptor: BorrowedFd<'_>) -> Result<(), StoreError> {
         let copy = descriptor
             .try_clone_to_owned()

@@ -152,10 +152,10 @@ fn serve(shared: &Shared, socket: &Socket, listener: &Listener) -> End {
         }
         let ready = looks[0].revents().unwrap_or(PollFlags::empty());
         shared.backlog.woken();
-        if ready.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
-            if let Some(end) = hear(shared, socket, listener) {
-                return end;
-            }
+        if ready.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR)
+            && let Some(end) = hear(shared, socket, listener)
+        {
+            return end;
         }
         if let Err(why) = empty(shared, socket).and_then(|()| leave(shared, socket)) {
             return End::Lost(why);

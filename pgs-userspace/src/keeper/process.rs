@@ -77,8 +77,7 @@ pub fn run(run: &Path, return_wait: Duration) -> Result<(), KeeperError> {
     let listener = match begin(run) {
         Ok(listener) => listener,
         Err(error) => {
-            let message = Message::NotBegun(error.to_string());
-            channel::send(&first, &message, &[], Patience::None).map_err(system("sendmsg"))?;
+            tell(&first, &error);
             return Err(error);
         }
     };
@@ -89,6 +88,17 @@ pub fn run(run: &Path, return_wait: Duration) -> Result<(), KeeperError> {
         .and_then(|()| serve(&listener.socket, &mut keeper, &mut connections));
     listener.remove();
     ended.map_err(system("poll"))
+}
+
+/// Says why there is no keeper, behind what the router has said: a socket that is closed before it
+/// is read gives the other side an error in the place of the answer.
+fn tell(router: &Socket, error: &KeeperError) {
+    let message = Message::NotBegun(error.to_string());
+    let heard = router
+        .set_read_timeout(Some(KEEPER_EXCHANGE_DEADLINE))
+        .and_then(|()| channel::receive(router));
+    // A router that says nothing is gone, and so is the reason to tell it anything.
+    drop(heard.and_then(|_| channel::send(router, &message, &[], Patience::None)));
 }
 
 /// The connection on standard input, where nothing is left of it: it would stay open.

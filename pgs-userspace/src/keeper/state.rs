@@ -1,10 +1,10 @@
 //! What a keeper process does with what it is told, and while nobody tells it anything.
 //!
-//! | state | kept | ends by |
-//! |---|---|---|
-//! | a router is attached | everything | its farewell, or its death |
-//! | no router, sessions left | everything; ends are passed on; listeners only for a while | a router; the last session's end |
-//! | no router, no session | everything, for a while | a router; the end of the wait, and of the process |
+//! | router | sessions | kept | ends by |
+//! |---|---|---|---|
+//! | attached | any | everything | its farewell, its death |
+//! | none | some | everything, listeners for a while; ends are passed on | a router, the last end |
+//! | none | none | everything, for a while | a router, the end of the wait |
 //!
 //! **Invariant:** at most one router is attached, and it alone changes what is kept.
 
@@ -101,7 +101,7 @@ impl Keeper {
         if self.alone.is_none() {
             self.alone = Some(Alone {
                 since: now,
-                watch: HangupWatch::begin(&self.holdings)?,
+                watch: HangupWatch::begin(&mut self.holdings)?,
                 listeners_gone: false,
             });
         }

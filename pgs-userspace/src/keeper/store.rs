@@ -213,6 +213,9 @@ pub trait DescriptorStore: fmt::Debug + Send + Sync {
     /// The process that keeps, where that is one of ours.
     fn process_id(&self) -> Option<u32>;
 
+    /// Whether what is kept stays after [`Farewell::Ended`]: somebody else decides.
+    fn keeps_after_the_end(&self) -> bool;
+
     /// Keeps a descriptor under a name, in place of what had that name.
     ///
     /// # Errors

@@ -63,6 +63,14 @@ impl Environment {
         Self::read(|name| env::var(name).ok(), std::process::id())
     }
 
+    /// Whether systemd runs this process and stores nothing for it. It then also ends every other
+    /// process of the unit when this one is killed.
+    pub fn unit_without_store() -> bool {
+        let process_id = env::var("SYSTEMD_EXEC_PID").ok();
+        let is_main = process_id.and_then(|id| id.parse().ok()) == Some(std::process::id());
+        is_main && Self::of_this_process().is_none()
+    }
+
     fn read(variable: impl Fn(&str) -> Option<String>, process_id: u32) -> Option<Self> {
         let notify_socket = variable("NOTIFY_SOCKET")?;
         let number = |name| variable(name)?.parse::<u32>().ok();
@@ -200,6 +208,10 @@ impl DescriptorStore for SystemdStore {
 
     fn process_id(&self) -> Option<u32> {
         None
+    }
+
+    fn keeps_after_the_end(&self) -> bool {
+        true
     }
 
     fn put_global(&self, name: &GlobalName, descriptor: BorrowedFd<'_>) -> Result<(), StoreError> {

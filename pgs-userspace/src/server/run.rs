@@ -184,6 +184,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         drain(&door, settings.drain, &mut stop).await;
         return Ok(());
     }
+    survival.let_go_of_listeners();
     door.draining.store(true, Relaxed);
     drain(&door, settings.drain, &mut stop).await;
     tasks.shutdown().await;

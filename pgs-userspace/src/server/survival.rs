@@ -81,6 +81,8 @@ pub(super) struct Survival {
     events: mpsc::Receiver<Event>,
     /// None after another router has taken over.
     lock: Option<ServeLock>,
+    /// How many are kept.
+    listeners: usize,
 }
 
 impl Survival {
@@ -115,7 +117,13 @@ impl Survival {
         };
         let held = kept.store().map(|store| store.take_all());
         let lock = Some(lock);
-        Ok((Self { kept, events, lock }, held.unwrap_or_default()))
+        let survival = Self {
+            kept,
+            events,
+            lock,
+            listeners: 0,
+        };
+        Ok((survival, held.unwrap_or_default()))
     }
 
     /// The next thing that the store has to say. Never, where there is none.
@@ -127,7 +135,8 @@ impl Survival {
     }
 
     /// Keeps the listeners, and lets go of those that were kept for addresses not listened on.
-    pub(super) fn keep_listeners(&self, listeners: &[Arc<TcpListener>], former: &[GlobalName]) {
+    pub(super) fn keep_listeners(&mut self, listeners: &[Arc<TcpListener>], former: &[GlobalName]) {
+        self.listeners = listeners.len();
         let Some(store) = self.kept.store() else {
             return;
         };
@@ -140,6 +149,22 @@ impl Survival {
         for name in former.iter().filter(|name| !names.contains(name)) {
             if let Err(error) = store.drop_global(name) {
                 tracing::warn!(%error, %name, "a former listener is still kept");
+            }
+        }
+    }
+
+    /// This router ends: who connects now is refused at once. Where its unit may be started anew,
+    /// who connects waits for that.
+    pub(super) fn let_go_of_listeners(&self) {
+        let Some(store) = self.kept.store() else {
+            return;
+        };
+        if store.keeps_after_the_end() {
+            return;
+        }
+        for name in (0..self.listeners).filter_map(listener_name) {
+            if let Err(error) = store.drop_global(&name) {
+                tracing::warn!(%error, %name, "a listener is still kept");
             }
         }
     }
@@ -181,6 +206,12 @@ impl Survival {
 fn keep(settings: &Settings, told: mpsc::Sender<Event>) -> Result<Kept, ServeError> {
     if !settings.keeper {
         return Ok(Kept::Not("`--keeper off`".to_owned()));
+    }
+    if Environment::unit_without_store() {
+        tracing::warn!(
+            hint = "`FileDescriptorStoreMax=` in the unit",
+            "systemd has no descriptor store for this unit: it ends the keeper with the router"
+        );
     }
     let opened: Result<Arc<dyn DescriptorStore>, _> = match Environment::of_this_process() {
         Some(environment) => SystemdStore::open(&environment).map(|store| Arc::new(store) as _),
