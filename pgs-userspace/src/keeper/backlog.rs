@@ -225,6 +225,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_put_back_is_sent_again() {
+        let backlog = Backlog::new().unwrap();
+        backlog.push(slot(1), descriptors()).unwrap();
+        let batch = backlog.take().unwrap();
+        backlog.put_back(batch);
+        let batch = backlog.take().unwrap();
+        assert!(matches!(batch.message().0, Message::Slots(slots) if slots[0].0 == slot(1)));
+        backlog.sent(batch);
+        assert!(backlog.is_empty());
+    }
+
+    #[test]
     fn what_is_put_back_does_not_overtake_what_came_since() {
         let backlog = Backlog::new().unwrap();
         backlog.push(slot(1), descriptors()).unwrap();
