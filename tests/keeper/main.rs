@@ -10,6 +10,7 @@ mod keeping;
 mod manager;
 mod replacing;
 mod serving;
+mod stage;
 mod stand_in;
 
 use std::process::ExitCode;
