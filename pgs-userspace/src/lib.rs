@@ -6,6 +6,7 @@
 //! | [`tenant`] | who there is and what they may do | containers, connections |
 //! | [`container`] | a container, volume and socket directory per tenant | connections |
 //! | [`datapath`] | moves a session's bytes, in the kernel or by relay | tenants, the protocol |
+//! | [`keeper`] | holds descriptors for the next router, outside this one | what they are for |
 //! | [`server`] | from accept to handover: startup, routing, access, cancel, drain | containers |
 //! | [`tls`] | certificates: their files, and which one a client is shown | tenants, sockets |
 //! | [`admin`] | what the commands and a running `pgs serve` say to each other | |
@@ -19,6 +20,7 @@ pub mod config;
 pub mod container;
 pub mod datapath;
 pub mod error;
+pub mod keeper;
 pub mod output;
 pub mod protocol;
 pub mod server;

@@ -34,7 +34,8 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let json = cli.verb.json();
-    match run(cli, printer) {
+    let done = command::run_alone(&cli);
+    match done.unwrap_or_else(|| run(cli, printer)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             printer.error(&error, json);

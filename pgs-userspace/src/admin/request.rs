@@ -26,7 +26,7 @@ pub enum Request {
 #[serde(tag = "response", rename_all = "snake_case")]
 pub enum Response {
     /// To [`Request::Status`].
-    Status(RouterStatus),
+    Status(Box<RouterStatus>),
     /// To [`Request::Sessions`].
     Sessions {
         /// In the order of their ids.
@@ -67,9 +67,23 @@ pub struct RouterStatus {
     pub sessions: usize,
     /// Live sessions whose backend-to-client bytes go through the kernel.
     pub sessions_kernel: usize,
+    /// What keeps descriptors for the next router; none from a router that does not know of it.
+    #[serde(default)]
+    pub survival: Option<SurvivalReport>,
     /// Counters since the start, by name: `connections_accepted`, `connections_refused_<sqlstate>`,
     /// `cancels_routed`, `cancels_dropped`, `probes_silent`, …
     pub counters: std::collections::BTreeMap<String, u64>,
+}
+
+/// What keeps a router's descriptors when it is killed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SurvivalReport {
+    /// `keeper`, `systemd` or `nothing`.
+    pub kept_by: String,
+    /// The keeper's process id, where it is one of ours.
+    pub process_id: Option<u32>,
+    /// Why nothing, or not everything, is kept.
+    pub reason: Option<String>,
 }
 
 /// What one start-up canary found on this kernel.

@@ -61,6 +61,9 @@ pub struct DirectoryArguments {
 pub enum Verb {
     /// Listen on port 5432 and bring every client to its tenant
     Serve(serve::ServeArguments),
+    /// Hold descriptors for `pgs serve`, which starts this by itself
+    #[command(hide = true)]
+    Keeper(serve::KeeperArguments),
     /// Make a tenant: a container, a volume, a role and a database
     Create(tenant::CreateArguments),
     /// List the tenants and how they are

@@ -6,6 +6,7 @@ use clap::Args;
 use clap::ValueEnum;
 
 use crate::config::limits::DRAIN_DEADLINE_DEFAULT;
+use crate::config::limits::KEEPER_RETURN_WAIT_DEFAULT;
 use crate::config::limits::SESSIONS_MAX_DEFAULT;
 use crate::tls::name::CertificateName;
 
@@ -14,7 +15,8 @@ Examples:
   pgs serve
   pgs serve --listen 127.0.0.1:5432 --listen [::1]:5432
   pgs serve --path relay --log-format json
-  pgs serve --tls-required --tls-domain db.example.com";
+  pgs serve --tls-required --tls-domain db.example.com
+  pgs serve --take-over            # with a new binary, while the old one serves";
 
 /// Arguments of `pgs serve`.
 #[derive(Debug, Args)]
@@ -39,6 +41,13 @@ pub struct ServeArguments {
     /// several times
     #[arg(long, value_name = "DOMAIN", value_parser = domain)]
     pub tls_domain: Vec<String>,
+    /// Take over from the `pgs serve` that is running with the same run directory; new connections
+    /// wait meanwhile
+    #[arg(long)]
+    pub take_over: bool,
+    /// What keeps the listening sockets open, and sessions alive, when this process is killed
+    #[arg(long, value_enum, default_value_t = KeeperChoice::Auto, env = "PGS_KEEPER")]
+    pub keeper: KeeperChoice,
     /// Take at most so many sessions at once
     #[arg(long, value_name = "N", default_value_t = SESSIONS_MAX_DEFAULT)]
     #[arg(value_parser = sessions_max)]
@@ -54,6 +63,24 @@ pub enum PathChoice {
     Kernel,
     /// Through this process
     Relay,
+}
+
+/// What keeps descriptors when the router is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KeeperChoice {
+    /// systemd's file-descriptor store where the unit has one, else a process of its own
+    Auto,
+    /// Nothing
+    Off,
+}
+
+/// Arguments of `pgs keeper`, which `pgs serve` starts.
+#[derive(Debug, Args)]
+pub struct KeeperArguments {
+    /// How long to wait for a router to come back
+    #[arg(long, value_name = "N")]
+    #[arg(default_value_t = KEEPER_RETURN_WAIT_DEFAULT.as_millis() as u64)]
+    pub return_wait_milliseconds: u64,
 }
 
 /// How log lines look.

@@ -24,6 +24,7 @@ mod create;
 mod doctor;
 mod interruption;
 mod inventory;
+mod keeper;
 mod list;
 mod logs;
 mod password;
@@ -45,6 +46,16 @@ pub struct Context {
     pub directories: Directories,
     /// Where words go.
     pub printer: Printer,
+}
+
+/// Runs a verb that wants one thread and no runtime; none where it is not such a verb.
+pub fn run_alone(cli: &Cli) -> Option<Result<u8, Error>> {
+    match &cli.verb {
+        Verb::Keeper(arguments) => {
+            Some(directories(cli).and_then(|found| keeper::run(&found, arguments)))
+        }
+        _ => None,
+    }
 }
 
 /// Runs a verb; gives the process's exit code.
@@ -84,7 +95,7 @@ async fn other(context: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Doctor(arguments) => doctor::run(context, arguments).await,
         Verb::Version(arguments) => version::run(context, arguments),
         Verb::Completions(arguments) => completions::run(context, &arguments),
-        Verb::Serve(_) | Verb::Create(_) | Verb::Psql(_) => Ok(()),
+        Verb::Keeper(_) | Verb::Serve(_) | Verb::Create(_) | Verb::Psql(_) => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::cli::serve::KeeperChoice;
 use crate::cli::serve::LogFormat;
 use crate::cli::serve::PathChoice;
 use crate::cli::serve::ServeArguments;
@@ -31,6 +32,8 @@ pub(super) async fn run(context: &Context, arguments: ServeArguments) -> Result<
             PathChoice::Relay => PathRequest::Relay,
         },
         drain: Duration::from_secs(arguments.drain_seconds),
+        take_over: arguments.take_over,
+        keeper: arguments.keeper == KeeperChoice::Auto,
         tls_required: arguments.tls_required,
         tls_domains: arguments.tls_domain,
         sessions_max: arguments.sessions_max,
@@ -69,7 +72,18 @@ impl From<ServeError> for Error {
             ),
             ServeError::Running(_) => (
                 Kind::Busy,
-                Some("several can live side by side with `--state-dir` and `--run-dir`"),
+                Some(
+                    "`--take-over` takes over from it; several can live side by side with \
+                     `--state-dir` and `--run-dir`",
+                ),
+            ),
+            ServeError::NoTakeOver(_) => (
+                Kind::Busy,
+                Some("end it first; where it is a unit of systemd, `systemctl restart` takes over"),
+            ),
+            ServeError::TakeOver { .. } => (
+                Kind::Busy,
+                Some("the other router serves on; its log says what it waited for"),
             ),
             ServeError::Registry(_) => (Kind::Registry, None),
             ServeError::System { error, .. } | ServeError::Listen { error, .. }
@@ -85,9 +99,10 @@ impl From<ServeError> for Error {
                 Kind::NotFound,
                 Some("`pgs tls set --default` installs one, `pgs tls self-signed` makes one"),
             ),
-            ServeError::Tls(_) | ServeError::System { .. } | ServeError::Listen { .. } => {
-                (Kind::Internal, None)
-            }
+            ServeError::Tls(_)
+            | ServeError::System { .. }
+            | ServeError::Fault(_)
+            | ServeError::Listen { .. } => (Kind::Internal, None),
         };
         let made = Error::new(kind, error.to_string());
         match hint {

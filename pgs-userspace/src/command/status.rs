@@ -17,6 +17,8 @@ use crate::command::not_found;
 use crate::command::reconcile;
 use crate::container::lifecycle::Inspection;
 use crate::error::Error;
+use crate::keeper::inquiry::KeeperReport;
+use crate::keeper::inquiry::inquire;
 use crate::tenant::id::TenantId;
 use crate::tenant::registry::Registry;
 
@@ -37,6 +39,7 @@ pub(super) async fn run(context: &Context, arguments: StatusArguments) -> Result
         }
     }
     let router = router(context).await?;
+    let keeper = keeper(context);
     let mut tenants = Vec::new();
     for entry in inventory.entries {
         let inspection = match &inventory.engine {
@@ -52,9 +55,9 @@ pub(super) async fn run(context: &Context, arguments: StatusArguments) -> Result
             .collect();
         context
             .printer
-            .json(&json!({ "router": router, "tenants": tenants }))?;
+            .json(&json!({ "router": router, "keeper": keeper, "tenants": tenants }))?;
     } else {
-        show_router(context, router.as_ref())?;
+        show_router(context, router.as_ref(), keeper.as_ref())?;
         for (entry, inspection) in &tenants {
             show_tenant(context, entry, inspection.as_ref())?;
         }
@@ -65,10 +68,15 @@ pub(super) async fn run(context: &Context, arguments: StatusArguments) -> Result
 /// The router's own account; none where it does not run.
 async fn router(context: &Context) -> Result<Option<RouterStatus>, Error> {
     match client::ask(&context.directories.admin_socket(), &Request::Status).await {
-        Ok(Response::Status(status)) => Ok(Some(status)),
+        Ok(Response::Status(status)) => Ok(Some(*status)),
         Ok(_) | Err(AdminError::NotRunning { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// What a keeper holds, if there is one. One that does not answer holds nothing that counts here.
+fn keeper(context: &Context) -> Option<KeeperReport> {
+    inquire(context.directories.run()).unwrap_or_default()
 }
 
 fn tenant_json(context: &Context, entry: &Entry, inspection: &Option<Inspection>) -> Value {
@@ -83,10 +91,20 @@ fn tenant_json(context: &Context, entry: &Entry, inspection: &Option<Inspection>
     })
 }
 
-fn show_router(context: &Context, router: Option<&RouterStatus>) -> Result<(), Error> {
+fn show_router(
+    context: &Context,
+    router: Option<&RouterStatus>,
+    keeper: Option<&KeeperReport>,
+) -> Result<(), Error> {
     let printer = context.printer;
     let Some(router) = router else {
-        return printer.line("router    not running (`pgs serve` starts it)");
+        printer.line("router    not running (`pgs serve` starts it)")?;
+        let Some(KeeperReport { keeper, slots, .. }) = keeper else {
+            return Ok(());
+        };
+        return printer.line(&format!(
+            "kept      {slots} sessions, by process {keeper}, for the next `pgs serve`"
+        ));
     };
     printer.line(&format!("router    running, process {}", router.pid))?;
     printer.line(&format!("listens   {}", router.listen.join(", ")))?;
@@ -96,6 +114,12 @@ fn show_router(context: &Context, router: Option<&RouterStatus>) -> Result<(), E
         .map(|why| format!(" ({why})"))
         .unwrap_or_default();
     printer.line(&format!("path      {}{why}", router.path))?;
+    if let Some(survival) = &router.survival {
+        let process = survival.process_id.map(|id| format!(", process {id}"));
+        let reason = survival.reason.as_deref().map(|why| format!(" ({why})"));
+        let (process, reason) = (process.unwrap_or_default(), reason.unwrap_or_default());
+        printer.line(&format!("kept by   {}{process}{reason}", survival.kept_by))?;
+    }
     let (all, kernel) = (router.sessions, router.sessions_kernel);
     printer.line(&format!(
         "sessions  {all}, {kernel} of them through the kernel"

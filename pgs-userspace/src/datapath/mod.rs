@@ -14,6 +14,7 @@ mod pump;
 mod session;
 mod socket;
 mod token;
+pub(crate) mod unsent;
 mod worker;
 
 use std::io;

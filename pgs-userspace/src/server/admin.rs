@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::connection::FrontDoor;
 use super::sessions::Session;
+use super::survival::Kept;
 use crate::admin::request::CanaryReport;
 use crate::admin::request::Request;
 use crate::admin::request::Response;
@@ -33,6 +34,7 @@ use crate::datapath::meter::Path as DataPathOfSession;
 pub(super) struct Process {
     pub(super) begun: Instant,
     pub(super) listen: Vec<String>,
+    pub(super) kept: Kept,
 }
 
 /// Makes the socket; only root and the router's own user can connect.
@@ -100,7 +102,7 @@ async fn exchange(
 
 fn answer(door: &FrontDoor, process: &Process, request: Request) -> Response {
     match request {
-        Request::Status => Response::Status(status(door, process)),
+        Request::Status => Response::Status(Box::new(status(door, process))),
         Request::Sessions { tenant } => {
             let sessions = door.sessions.list(tenant.as_deref());
             let sessions = sessions
@@ -126,6 +128,7 @@ fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
         version: env!("CARGO_PKG_VERSION").into(),
         uptime_seconds: process.begun.elapsed().as_secs(),
         listen: process.listen.clone(),
+        survival: Some(process.kept.report()),
         path_requested: findings.requested.name().into(),
         path: if findings.kernel { "kernel" } else { "relay" }.into(),
         path_reason: findings.reason.clone(),

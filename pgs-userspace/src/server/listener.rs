@@ -42,7 +42,11 @@ pub(super) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Accepts for ever. A connection is taken only when there is room for one more that has not said
 /// yet what it wants.
-pub(super) async fn accept(door: Arc<FrontDoor>, listener: TcpListener, arrivals: Arc<Semaphore>) {
+pub(super) async fn accept(
+    door: Arc<FrontDoor>,
+    listener: Arc<TcpListener>,
+    arrivals: Arc<Semaphore>,
+) {
     loop {
         let Ok(permit) = Arc::clone(&arrivals).acquire_owned().await else {
             return;

@@ -4,6 +4,7 @@
 //! [`Handover`](crate::datapath::handover::Handover) and belongs to the data path. One over TLS
 //! stays here, relayed by a task of its own.
 
+mod accepting;
 mod admin;
 mod backend;
 mod budget;
@@ -15,11 +16,13 @@ mod encryption;
 mod listener;
 mod login;
 mod negotiation;
+mod outliving;
 mod rewound;
 mod run;
 mod secure_flow;
 mod secure_relay;
 mod sessions;
+mod survival;
 
 pub use budget::Budget;
 pub use run::ServeError;

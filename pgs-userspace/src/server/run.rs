@@ -9,18 +9,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use std::time::Instant;
 
-use nix::fcntl::Flock;
-use nix::fcntl::FlockArg;
 use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
+use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::accepting::Accepting;
 use super::admin;
 use super::admin::Process;
 use super::budget::Budget;
@@ -29,7 +28,11 @@ use super::connection::FrontDoor;
 use super::counters::Counters;
 use super::encryption::Encryption;
 use super::listener;
+use super::outliving::NothingOutlives;
+use super::outliving::Outliving as _;
 use super::sessions::Sessions;
+use super::survival::KeptListeners;
+use super::survival::Survival;
 use crate::config::directories::Directories;
 use crate::config::limits::DRAIN_CHECK_INTERVAL;
 use crate::config::limits::SECURE_RELAY_END_DEADLINE;
@@ -37,6 +40,7 @@ use crate::datapath::DataPath;
 use crate::datapath::DataPathError;
 use crate::datapath::PathRequest;
 use crate::datapath::handover::CloseReason;
+use crate::keeper::store::StoreError;
 use crate::tenant::registry::RegistryError;
 use crate::tenant::route::RouteTable;
 use crate::tls::store::CertificateStore;
@@ -56,6 +60,10 @@ pub struct Settings {
     pub tls_required: bool,
     /// Domains whose `<tenant>.<domain>` a server name in TLS can be.
     pub tls_domains: Vec<String>,
+    /// Whether a router that is running is taken over.
+    pub take_over: bool,
+    /// Whether descriptors are kept outside this process.
+    pub keeper: bool,
     /// Sessions at once, in all.
     pub sessions_max: usize,
     /// Sessions at once of one tenant.
@@ -80,6 +88,20 @@ pub enum ServeError {
     /// Another router serves these directories.
     #[error("another `pgs serve` is running with run directory `{0}`")]
     Running(PathBuf),
+    /// Another router serves these directories, and nothing keeps its descriptors.
+    #[error("the `pgs serve` with run directory `{0}` has no keeper: it cannot be taken over")]
+    NoTakeOver(PathBuf),
+    /// Another router was not taken over.
+    #[error("cannot take over in run directory `{run}`: {error}")]
+    TakeOver {
+        /// Which.
+        run: PathBuf,
+        /// Why.
+        error: StoreError,
+    },
+    /// A part of the program failed that cannot.
+    #[error("a fault while {0}; please report it")]
+    Fault(&'static str),
     /// An address is in use.
     #[error("cannot listen on {address}: the address is in use")]
     AddressInUse {
@@ -106,10 +128,9 @@ pub enum ServeError {
     },
 }
 
-/// Serves until a signal says otherwise.
+/// Serves until a signal says otherwise, or another router takes over.
 pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let begun = Instant::now();
-    let _lock = lock(&settings.directories)?;
     let budget = Budget::within(raise_descriptor_limit(), settings.sessions_max);
     let sessions_max = budget.sessions;
     if sessions_max < settings.sessions_max {
@@ -117,28 +138,73 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     }
     // A signal that comes while the parts are being built must not be lost.
     let mut stop = StopSignals::listen()?;
-    let routes = RouteTable::open(&settings.directories)?;
-    let listeners = bind_all(&settings.listen)?;
-    let admin_path = settings.directories.admin_socket();
-    let admin_listener = admin::bind(&admin_path).map_err(system("bind", &admin_path))?;
-    let data_path = Arc::new(DataPath::start(settings.path)?);
-    let encryption = encryption(&settings)?;
+    Survival::may_begin(&settings)?;
+    // What can fail is built first: a router that lets go for this one must not do so for nothing.
     let door = Arc::new(FrontDoor {
-        routes,
+        routes: RouteTable::open(&settings.directories)?,
         sessions: Arc::new(Sessions::new(
             sessions_max,
             settings.sessions_per_tenant_max,
         )),
         cancels: Arc::new(CancelTable::default()),
-        encryption,
+        encryption: encryption(&settings)?,
         counters: Counters::default(),
-        data_path,
+        data_path: Arc::new(DataPath::start(settings.path)?),
         draining: AtomicBool::new(false),
     });
-    let listen: Vec<_> = listeners
-        .iter()
-        .map(|(address, _)| address.to_string())
-        .collect();
+    let (mut survival, mut held) = Survival::begin(&settings).await?;
+    let mut kept = KeptListeners::of(&mut held);
+    let listeners = bind_all(&settings.listen, &mut kept)?;
+    survival.keep_listeners(&listeners, &kept.names);
+    drop(kept);
+    let outliving = NothingOutlives::new(survival.kept.clone());
+    outliving.resume(held);
+    let admin_path = settings.directories.admin_socket();
+    let admin_listener = admin::bind(&admin_path).map_err(system("bind", &admin_path))?;
+    let listen = addresses(&listeners);
+    announce(&door, &listen, sessions_max);
+    let mut tasks = JoinSet::new();
+    let process = Arc::new(Process {
+        begun,
+        listen,
+        kept: survival.kept.clone(),
+    });
+    tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
+    let mut accepting = Accepting::start(&door, listeners, budget.arrivals);
+    let ending = tokio::select! {
+        () = stop.first() => Ending::Stop,
+        () = accepting.until_handed_over(&mut survival, &outliving) => Ending::HandedOver,
+    };
+    accepting.stop().await;
+    // Whoever has accepted the last connections closes the listeners with this.
+    drop(accepting);
+    if ending == Ending::HandedOver {
+        // The sockets under these names are the other router's now.
+        tasks.shutdown().await;
+        drain(&door, settings.drain, &mut stop).await;
+        return Ok(());
+    }
+    survival.let_go_of_listeners();
+    door.draining.store(true, Relaxed);
+    drain(&door, settings.drain, &mut stop).await;
+    tasks.shutdown().await;
+    survival.end().await;
+    std::fs::remove_file(&admin_path).map_err(system("unlink", &admin_path))
+}
+
+/// Why this router does not serve any longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Stop,
+    HandedOver,
+}
+
+fn addresses(listeners: &[Arc<TcpListener>]) -> Vec<String> {
+    let address = |listener: &Arc<TcpListener>| Some(listener.local_addr().ok()?.to_string());
+    listeners.iter().filter_map(address).collect()
+}
+
+fn announce(door: &FrontDoor, listen: &[String], sessions_max: usize) {
     let findings = door.data_path.findings();
     tracing::info!(
         listen = listen.join(" "),
@@ -147,28 +213,10 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         sessions_max,
         "serving"
     );
-    let mut tasks = JoinSet::new();
-    let process = Arc::new(Process { begun, listen });
-    tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
-    let mut accepting = JoinSet::new();
-    let arrivals = Arc::new(Semaphore::new(budget.arrivals));
-    for (_, listener) in listeners {
-        accepting.spawn(listener::accept(
-            Arc::clone(&door),
-            listener,
-            Arc::clone(&arrivals),
-        ));
-    }
-    stop.first().await;
-    accepting.shutdown().await;
-    drain(&door, settings.drain, &mut stop).await;
-    tasks.shutdown().await;
-    std::fs::remove_file(&admin_path).map_err(system("unlink", &admin_path))
 }
 
 /// Waits for the sessions to end by themselves, at most so long, then ends them.
 async fn drain(door: &Arc<FrontDoor>, deadline: Duration, stop: &mut StopSignals) {
-    door.draining.store(true, Relaxed);
     let sessions = door.sessions.live();
     tracing::info!(
         sessions,
@@ -241,35 +289,28 @@ impl StopSignals {
     }
 }
 
+/// Listens on every address, with the socket that was kept for it where there is one.
 fn bind_all(
     addresses: &[SocketAddr],
-) -> Result<Vec<(SocketAddr, tokio::net::TcpListener)>, ServeError> {
-    let bind = |address: &SocketAddr| {
-        let listener = listener::bind(*address)?;
-        Ok((listener.local_addr()?, listener))
+    kept: &mut KeptListeners,
+) -> Result<Vec<Arc<TcpListener>>, ServeError> {
+    let mut bind = |address: &SocketAddr| {
+        let kept = kept.take(*address);
+        kept.unwrap_or_else(|| listener::bind(*address))
     };
     addresses
         .iter()
         .map(|address| {
-            bind(address).map_err(|error: io::Error| match error.kind() {
+            let listener = bind(address).map_err(|error: io::Error| match error.kind() {
                 io::ErrorKind::AddrInUse => ServeError::AddressInUse { address: *address },
                 _ => ServeError::Listen {
                     address: *address,
                     error,
                 },
-            })
+            });
+            listener.map(Arc::new)
         })
         .collect()
-}
-
-/// One router for each pair of directories.
-fn lock(directories: &Directories) -> Result<Flock<std::fs::File>, ServeError> {
-    let run = directories.run();
-    std::fs::create_dir_all(run).map_err(system("mkdir", run))?;
-    let path = run.join("serve.lock");
-    let file = std::fs::File::create(&path).map_err(system("open", &path))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| ServeError::Running(run.to_owned()))
 }
 
 /// Raises the limit on open files as far as it goes; how many it allows.
@@ -284,7 +325,7 @@ fn raise_descriptor_limit() -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
-fn system(
+pub(super) fn system(
     call: &'static str,
     path: &std::path::Path,
 ) -> impl FnOnce(io::Error) -> ServeError + use<> {

@@ -63,6 +63,12 @@ fn exercise(kernel: &KernelPath, worker: &WorkerHandle) -> Result<String, String
     for size in [
         setsockopt(&stage.client, sockopt::RcvBuf, &CANARY_SOCKET_BUFFER_BYTES),
         setsockopt(&stage.client, sockopt::SndBuf, &CANARY_SOCKET_BUFFER_BYTES),
+        // Otherwise the kernel lets it grow to some megabytes where the router reads fast.
+        setsockopt(
+            &stage.router_client,
+            sockopt::RcvBuf,
+            &CANARY_SOCKET_BUFFER_BYTES,
+        ),
     ] {
         size.map_err(named("SO_RCVBUF and SO_SNDBUF"))?;
     }

@@ -1,0 +1,198 @@
+//! systemd's descriptor store, with this process in systemd's place.
+
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use anyhow::ensure;
+use nix::fcntl::FcntlArg;
+use nix::fcntl::fcntl;
+use nix::sys::signal::Signal;
+use pgs_tests::process::eventually;
+use rustix::net::RecvAncillaryBuffer;
+use rustix::net::RecvAncillaryMessage;
+use rustix::net::RecvFlags;
+use rustix::net::recvmsg;
+
+use crate::Scenario;
+use crate::ground::Ground;
+use crate::ground::LIMIT;
+use crate::ground::QUIET;
+use crate::ground::inode;
+use crate::stand_in::StandIn;
+
+pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[(
+    "a_restarted_unit_gets_its_descriptors",
+    a_restarted_unit_gets_its_descriptors,
+)];
+
+/// Above everything that a shell or a test has open.
+const PASSED_FROM: i32 = 200;
+
+/// Name and descriptor, as systemd keeps them.
+type Stored = Vec<(String, OwnedFd)>;
+
+/// What a unit has stored.
+pub(crate) struct Manager {
+    stored: Arc<Mutex<Stored>>,
+}
+
+impl Manager {
+    /// Listens until this process ends.
+    pub(crate) fn listen(ground: &Ground) -> anyhow::Result<Self> {
+        let socket = UnixDatagram::bind(ground.run().join("notify"))?;
+        let stored = Arc::new(Mutex::new(Stored::new()));
+        let ours = Arc::clone(&stored);
+        std::thread::spawn(move || {
+            while let Ok((text, descriptors)) = receive(&socket) {
+                obey(&text, descriptors, &mut lock(&ours));
+            }
+        });
+        Ok(Self { stored })
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = lock(&self.stored).iter().map(|one| one.0.clone()).collect();
+        names.sort();
+        names
+    }
+
+    /// The unit's command, with `LISTEN_FDS` and what is stored from descriptor 3 on. What is to be
+    /// passed is open in this process, too, until `close` is called.
+    pub(crate) fn command(&self, unit: &Command) -> anyhow::Result<(Command, Passed)> {
+        let stored = lock(&self.stored);
+        let mut passed = Passed(Vec::new());
+        let mut script = String::from("export LISTEN_PID=$$; exec \"$0\" \"$@\"");
+        for (wanted, (_, descriptor)) in (3..).zip(stored.iter()) {
+            // Not closed on exec, other than every descriptor of Rust's own.
+            let copy = fcntl(descriptor, FcntlArg::F_DUPFD(PASSED_FROM))?;
+            script += &format!(" {wanted}<&{copy} {copy}<&-");
+            passed.0.push(copy);
+        }
+        let names: Vec<_> = stored.iter().map(|one| one.0.as_str()).collect();
+        // Plain sh cannot name a descriptor beyond 9.
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", &script])
+            .arg(unit.get_program())
+            .args(unit.get_args())
+            .envs(
+                unit.get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            )
+            .env("LISTEN_FDS", stored.len().to_string())
+            .env("LISTEN_FDNAMES", names.join(":"));
+        Ok((command, passed))
+    }
+}
+
+/// Descriptors that are open to be inherited.
+pub(crate) struct Passed(Vec<i32>);
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        for descriptor in &self.0 {
+            // Ours alone; the next test does not need it.
+            nix::unistd::close(*descriptor).ok();
+        }
+    }
+}
+
+fn lock(stored: &Mutex<Stored>) -> MutexGuard<'_, Stored> {
+    stored.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn receive(socket: &UnixDatagram) -> anyhow::Result<(String, Vec<OwnedFd>)> {
+    let mut bytes = [0; 512];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let received = recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    let text = String::from_utf8(bytes[..received.bytes].to_vec())?;
+    Ok((text, descriptors))
+}
+
+/// As sd_notify(3) says.
+fn obey(text: &str, descriptors: Vec<OwnedFd>, stored: &mut Stored) {
+    let value = |name: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+    };
+    let name = value("FDNAME").unwrap_or("stored").to_owned();
+    if value("FDSTOREREMOVE") == Some("1") {
+        stored.retain(|one| one.0 != name);
+    }
+    // Without FDPOLL=0 it would drop a socket whose peer hangs up: then nothing counts here.
+    if value("FDSTORE") == Some("1") && value("FDPOLL") == Some("0") {
+        stored.extend(descriptors.into_iter().map(|one| (name.clone(), one)));
+    }
+}
+
+fn a_restarted_unit_gets_its_descriptors() -> anyhow::Result<()> {
+    let ground = Ground::new(Duration::from_secs(20))?;
+    let manager = Manager::listen(&ground)?;
+    let mut unit = StandIn::command(&ground, 1)?;
+    unit.env("NOTIFY_SOCKET", ground.run().join("notify"));
+    unit.env("FDSTORE", "100");
+    let mut first = Command::new(unit.get_program());
+    first.args(unit.get_args());
+    first.envs(
+        unit.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    let (mut router, mut sessions) = StandIn::start_by(first, &ground, 1)?;
+    let expected = [
+        "pgs.global.listener.0",
+        "pgs.slot.0.backend",
+        "pgs.slot.0.client",
+        "pgs.slot.0.spill",
+    ];
+    eventually("everything is stored", LIMIT, || {
+        Ok((manager.names() == expected).then_some(()))
+    })?;
+    ensure!(
+        !ground.run().join("keeper.sock").exists(),
+        "a keeper beside it"
+    );
+    router.kill_group(Signal::SIGKILL)?;
+
+    let listener = lock(&manager.stored)
+        .iter()
+        .find(|one| one.0 == expected[0])
+        .map(|one| inode(&one.1));
+    let listener = listener.context("no listener")??;
+    let (second, passed) = manager.command(&unit)?;
+    let (router, _new_sessions) = StandIn::start_by(second, &ground, 1)?;
+    drop(passed);
+    let session = sessions.pop().context("no session")?;
+    let [client, backend, spill] = session.inodes;
+    let slot = format!("held-slot 0 {client} {backend} {spill}");
+    ensure!(router.said.contains(&slot), "{slot}: {:?}", router.said);
+    let held = format!("held listener.0 {listener}");
+    ensure!(router.said.contains(&held), "{held}: {:?}", router.said);
+
+    // It has put another session into the place of the first, which nobody holds any more.
+    eventually("the second unit's session is stored", LIMIT, || {
+        let stored = lock(&manager.stored);
+        let client_now = stored.iter().find(|one| one.0 == expected[2]);
+        let other = client_now.is_some_and(|one| inode(&one.1).is_ok_and(|now| now != client));
+        Ok((other && stored.len() == expected.len()).then_some(()))
+    })?;
+    std::thread::sleep(QUIET);
+    ensure!(manager.names() == expected);
+    router.end()
+}
