@@ -6,6 +6,9 @@
 //! verdict can run on it. Both live as long as the map does, so that another process can go on
 //! where a router was killed.
 
+/// Of everything in this file that two routers of different age must agree on.
+pub const LAYOUT_VERSION: u32 = 1;
+
 /// Map of all flows: an array that the router maps into its memory, so that reading a counter
 /// costs no system call. Key: index of the flow.
 pub const FLOWS_MAP: &str = "FLOWS";

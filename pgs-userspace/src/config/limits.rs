@@ -385,3 +385,10 @@ pub const TABLE_RECORD_BYTES: usize = 1_024;
 
 /// How much of a session's user and database the table keeps, in bytes, for display.
 pub const TABLE_NAME_BYTES_MAX: usize = 63;
+
+/// How long the thread that reads the verdict's notices waits for one before it looks whether it
+/// is still wanted.
+pub const NOTICES_WAIT: Duration = Duration::from_millis(500);
+
+/// For a worker to leave its sessions to another router.
+pub const RELEASE_DEADLINE: Duration = Duration::from_secs(2);

@@ -1,6 +1,7 @@
 //! Accounts: what the kernel counts the bytes of one owner's sessions on.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::PoisonError;
 use std::sync::RwLock;
 
@@ -12,7 +13,15 @@ const SHARED: u32 = 0;
 /// Which owner has which account; given out once and never again.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
-    by_owner: RwLock<HashMap<String, u32>>,
+    known: RwLock<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    by_owner: HashMap<String, u32>,
+    taken: HashSet<u32>,
+    /// Every account up to this one was given out.
+    last: u32,
 }
 
 impl Accounts {
@@ -21,21 +30,32 @@ impl Accounts {
         if let Some(account) = self.find(owner) {
             return account;
         }
-        let mut by_owner = self
-            .by_owner
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let next = by_owner.len() as u32 + 1;
-        if next == ACCOUNTS_MAX {
-            return SHARED;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(account) = known.by_owner.get(owner) {
+            return *account;
         }
-        *by_owner.entry(owner.to_owned()).or_insert(next)
+        let free = (known.last + 1..ACCOUNTS_MAX).find(|account| !known.taken.contains(account));
+        let Some(account) = free else {
+            known.last = ACCOUNTS_MAX;
+            return SHARED;
+        };
+        known.last = account;
+        known.by_owner.insert(owner.to_owned(), account);
+        account
+    }
+
+    /// The owner has had this account under another router.
+    pub(super) fn restore(&self, owner: &str, account: u32) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if account != SHARED && known.taken.insert(account) {
+            known.by_owner.entry(owner.to_owned()).or_insert(account);
+        }
     }
 
     /// The owner's account, if it has one.
     pub(super) fn find(&self, owner: &str) -> Option<u32> {
-        let by_owner = self.by_owner.read().unwrap_or_else(PoisonError::into_inner);
-        by_owner.get(owner).copied()
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.by_owner.get(owner).copied()
     }
 }
 
@@ -50,6 +70,14 @@ mod tests {
         assert_ne!(first, accounts.of("globex"));
         assert_eq!(first, accounts.of("acme"));
         assert_eq!(accounts.find("initech"), None);
+    }
+
+    #[test]
+    fn an_account_of_another_router_is_its_owners_still() {
+        let accounts = Accounts::default();
+        accounts.restore("acme", 1);
+        assert_eq!(accounts.of("globex"), 2);
+        assert_eq!(accounts.of("acme"), 1);
     }
 
     #[test]

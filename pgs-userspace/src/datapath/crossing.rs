@@ -257,7 +257,7 @@ impl Session {
         else {
             return;
         };
-        let listening = session.listening_to_client;
+        let (listening, held) = (session.listening_to_client, held || session.stays);
         session.listening_to_client = listen(
             kernel,
             &session.enrolment,
@@ -274,7 +274,7 @@ impl Session {
         else {
             return;
         };
-        let listening = session.listening_to_backend;
+        let (listening, held) = (session.listening_to_backend, held || session.stays);
         session.listening_to_backend = listen(
             kernel,
             &session.enrolment,

@@ -5,6 +5,8 @@
 
 use std::fmt;
 use std::net::TcpStream;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
@@ -32,10 +34,53 @@ pub struct Handover {
     pub lease: Box<dyn Lease>,
 }
 
+/// A session that another process has left to the kernel.
+#[derive(Debug)]
+pub struct Orphan {
+    /// Where it is in the kernel's tables.
+    pub place: u32,
+    /// The client's connection.
+    pub client: TcpStream,
+    /// The router's end of the connection to the tenant's server.
+    pub backend: UnixStream,
+    /// Its private socket.
+    pub aside: UnixDatagram,
+    /// Counted on.
+    pub meter: Arc<Meter>,
+    /// Held as long as the session lives.
+    pub lease: Box<dyn Lease>,
+}
+
+/// The sockets of a session whose bytes the kernel moves.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionSockets<'a> {
+    /// The client's connection.
+    pub client: BorrowedFd<'a>,
+    /// The router's end of the connection to the tenant's server.
+    pub backend: BorrowedFd<'a>,
+    /// Its private socket.
+    pub aside: BorrowedFd<'a>,
+}
+
 /// What the control plane holds for a session (permits, registration, log context).
 pub trait Lease: fmt::Debug + Send {
+    /// On whose account the session's bytes are.
+    fn owner(&self) -> &str;
+
+    /// From here on the kernel can move the session's bytes without this process.
+    fn goes_on_alone(&self, place: u32, sockets: SessionSockets<'_>);
+
+    /// Another process takes the others over; this session's bytes are only here, so it stays.
+    fn stays(&self, place: u32);
+
+    /// Not any more: the session is about to end.
+    fn needs_this_process(&self, place: u32);
+
     /// The session is over and both sockets are closed.
     fn closed(self: Box<Self>, reason: CloseReason);
+
+    /// The session goes on, and is another process's from here on.
+    fn released(self: Box<Self>);
 }
 
 /// Why a session ended.
@@ -53,6 +98,8 @@ pub enum CloseReason {
     Terminated,
     /// The router stops.
     Shutdown,
+    /// Another router left it in a state from which it cannot go on.
+    Orphaned(String),
     /// A wait of the closing handshake ran out.
     Deadline(&'static str),
 }
@@ -66,6 +113,7 @@ impl fmt::Display for CloseReason {
             Self::BackendFailed(why) => write!(formatter, "backend connection failed: {why}"),
             Self::Terminated => formatter.write_str("terminated by administrator"),
             Self::Shutdown => formatter.write_str("router shut down"),
+            Self::Orphaned(why) => write!(formatter, "not taken over: {why}"),
             Self::Deadline(what) => write!(formatter, "deadline: {what}"),
         }
     }

@@ -75,6 +75,15 @@ impl Meter {
         }
     }
 
+    /// Of a session that began so long ago, under another router, which had relayed so many bytes.
+    pub fn resumed(age: Duration, to_backend: u64, to_client: u64) -> Self {
+        let mut meter = Self::new();
+        meter.begun = meter.begun.checked_sub(age).unwrap_or(meter.begun);
+        meter.relayed_to_backend = AtomicU64::new(to_backend);
+        meter.relayed_to_client = AtomicU64::new(to_client);
+        meter
+    }
+
     /// Time since the connection was accepted.
     pub fn age(&self) -> Duration {
         self.begun.elapsed()

@@ -17,20 +17,33 @@ mod token;
 pub(crate) mod unsent;
 mod worker;
 
+use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use accounts::Accounts;
 use handover::CloseReason;
 use handover::Handover;
+use handover::Orphan;
 use kernel::FlowTable;
 use kernel::KernelBytes;
 use kernel::KernelPath;
+use kernel::Place;
 use meter::Meter;
 use worker::WorkerHandle;
+use worker::WorkerReach;
+
+use crate::config::limits::NOTICES_WAIT;
+use crate::config::limits::RELEASE_DEADLINE;
 
 /// Which path the user asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +87,10 @@ pub struct DataPath {
     next: AtomicUsize,
     accounts: Accounts,
     flows: Option<Arc<FlowTable>>,
-    /// Dropped last: as long as it lives the program stays attached.
-    _kernel: Option<KernelPath>,
+    /// Dropped last: as long as its maps live the programs stay attached.
+    kernel: Option<KernelPath>,
+    /// Whether the verdict's notices are read here, and not by the router that took over.
+    followed: Arc<AtomicBool>,
     findings: Findings,
 }
 
@@ -94,10 +109,36 @@ pub struct Findings {
     pub canaries: Vec<canary::Finding>,
 }
 
-impl DataPath {
-    /// Loads what is needed and starts the workers, one for each core.
-    pub fn start(requested: PathRequest) -> Result<Self, DataPathError> {
+/// A data path that has been proved to work and has no sessions yet.
+#[derive(Debug)]
+pub struct Prepared {
+    kernel: Option<KernelPath>,
+    findings: Findings,
+}
+
+impl Prepared {
+    /// Loads what is needed and tries it.
+    pub fn new(requested: PathRequest) -> Result<Self, DataPathError> {
         let (kernel, findings) = choose(requested)?;
+        Ok(Self { kernel, findings })
+    }
+}
+
+impl DataPath {
+    /// Starts the workers, one for each core. `held` are the descriptors that the last router has
+    /// left, by name: its maps are used where they can be.
+    pub fn start(
+        prepared: Prepared,
+        held: HashMap<String, OwnedFd>,
+    ) -> Result<Self, DataPathError> {
+        let Prepared { kernel, findings } = prepared;
+        let refused =
+            |error: kernel::KernelPathError| DataPathError::KernelRefused(error.to_string());
+        let left = match &kernel {
+            Some(kernel) => kernel.with_maps_of(held).map_err(refused)?,
+            None => None,
+        };
+        let kernel = left.or(kernel);
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
@@ -105,11 +146,12 @@ impl DataPath {
                 .as_ref()
                 .map(|kernel| kernel.access(index as u32, count as u32))
                 .transpose()
-                .map_err(|error| DataPathError::KernelRefused(error.to_string()))?;
+                .map_err(refused)?;
             workers.push(WorkerHandle::start(index, access)?);
         }
+        let followed = Arc::new(AtomicBool::new(true));
         if let Some(kernel) = &kernel {
-            follow_notices(kernel, &workers)?;
+            follow_notices(kernel, &workers, Arc::clone(&followed))?;
         }
         let flows = kernel.as_ref().map(|kernel| Arc::clone(kernel.flows()));
         Ok(Self {
@@ -117,9 +159,70 @@ impl DataPath {
             next: AtomicUsize::new(0),
             accounts: Accounts::default(),
             flows,
-            _kernel: kernel,
+            kernel,
+            followed,
             findings,
         })
+    }
+
+    /// The maps, by the names under which they are to be kept for the next router.
+    pub fn kept_maps(&self) -> Vec<(String, BorrowedFd<'_>)> {
+        self.kernel.iter().flat_map(KernelPath::kept_maps).collect()
+    }
+
+    /// Goes on with a session that another router has left; gives it back where that cannot be.
+    pub fn resume(&self, orphan: Orphan) -> Result<(), Box<Orphan>> {
+        let (Some(flows), Some(worker)) = (&self.flows, self.worker_of(orphan.place)) else {
+            return Err(Box::new(orphan));
+        };
+        let account = flows.account(Place::from_number(orphan.place));
+        self.accounts.restore(orphan.lease.owner(), account);
+        worker.resume(orphan)
+    }
+
+    /// Clears the places of sessions that nobody goes on with: all that are taken, but for these.
+    pub fn clear_others(&self, taken: &HashSet<u32>) -> usize {
+        let Some(flows) = &self.flows else {
+            return 0;
+        };
+        let left = flows.taken().filter(|place| !taken.contains(place));
+        left.filter(|place| {
+            self.worker_of(*place)
+                .is_some_and(|worker| worker.clear(Place::from_number(*place)))
+        })
+        .count()
+    }
+
+    /// Leaves to another router the sessions that go on without this one. What is left stays here.
+    pub fn release(&self) {
+        self.followed.store(false, SeqCst);
+        let (done, released) = sync_channel(self.workers.len());
+        let told = self
+            .workers
+            .iter()
+            .filter(|worker| worker.reach().release(done.clone()))
+            .count();
+        for _ in 0..told {
+            if released.recv_timeout(RELEASE_DEADLINE).is_err() {
+                tracing::error!("a worker did not release its sessions in time");
+                return;
+            }
+        }
+    }
+
+    /// Has every session that goes on alone kept again: a new keeper knows none.
+    pub fn keep_again(&self) {
+        for worker in &self.workers {
+            if !worker.reach().keep_again() {
+                tracing::error!("a worker's commands are full: its sessions end with this process");
+            }
+        }
+    }
+
+    fn worker_of(&self, place: u32) -> Option<WorkerReach> {
+        let parts = self.workers.len() as u32;
+        let part = kernel::part_of(Place::from_number(place), parts);
+        Some(self.workers.get(part as usize)?.reach())
     }
 
     /// What was found at the start.
@@ -210,21 +313,27 @@ impl DataPath {
 }
 
 /// Brings the verdict's notices to the worker that has the session. Ends with the process.
-fn follow_notices(kernel: &KernelPath, workers: &[WorkerHandle]) -> Result<(), DataPathError> {
+fn follow_notices(
+    kernel: &KernelPath,
+    workers: &[WorkerHandle],
+    followed: Arc<AtomicBool>,
+) -> Result<(), DataPathError> {
     let refused = |error: kernel::KernelPathError| DataPathError::KernelRefused(error.to_string());
     let mut notices = kernel.notices().map_err(refused)?;
     let workers: Vec<_> = workers.iter().map(WorkerHandle::reach).collect();
-    let run = move || loop {
-        let parts = workers.len() as u32;
-        let told = notices.wait(None, |place| {
-            let worker = &workers[kernel::part_of(place, parts) as usize % workers.len()];
-            if !worker.notice(place) {
-                tracing::error!("a worker's commands are full: a client's bytes wait");
+    let run = move || {
+        while followed.load(SeqCst) {
+            let parts = workers.len() as u32;
+            let told = notices.wait(Some(NOTICES_WAIT), |place| {
+                let worker = &workers[kernel::part_of(place, parts) as usize % workers.len()];
+                if !worker.notice(place) {
+                    tracing::error!("a worker's commands are full: a client's bytes wait");
+                }
+            });
+            if let Err(error) = told {
+                tracing::error!(%error, "poll of the verdict's notices failed; clients may have to wait");
+                return;
             }
-        });
-        if let Err(error) = told {
-            tracing::error!(%error, "poll of the verdict's notices failed; clients may have to wait");
-            return;
         }
     };
     std::thread::Builder::new()

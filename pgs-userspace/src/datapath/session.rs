@@ -1,7 +1,9 @@
 //! One session on the data path: what it does on an event, and what it waits for afterwards.
 //! How its bytes are moved is in `crossing`.
 
+use std::net::Shutdown;
 use std::net::TcpStream;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -10,13 +12,17 @@ use std::time::Instant;
 
 use nix::sys::epoll::EpollFlags;
 
+use super::direction::Direction;
 use super::handover::CloseReason;
 use super::handover::Handover;
 use super::handover::Lease;
+use super::handover::Orphan;
+use super::handover::SessionSockets;
 use super::kernel::Enrolment;
 use super::kernel::KernelAccess;
 use super::kernel::Place;
 use super::kernel::Refused;
+use super::kernel::Unreceived;
 use super::meter::Meter;
 use super::pump::Pump;
 use super::pump::Wait;
@@ -93,6 +99,27 @@ pub(super) struct KernelSession {
     /// Whether epoll listens for bytes of each.
     pub(super) listening_to_client: bool,
     pub(super) listening_to_backend: bool,
+    /// Another router reads the notices: epoll listens always.
+    pub(super) stays: bool,
+}
+
+/// A session that cannot be gone on with.
+#[derive(Debug)]
+pub(super) struct Lost {
+    place: u32,
+    client: TcpStream,
+    backend: UnixStream,
+    lease: Box<dyn Lease>,
+    why: String,
+}
+
+impl Lost {
+    /// Ends it: the keeper has its sockets open too, so that closing would not do.
+    pub(super) fn end(self) {
+        self.lease.needs_this_process(self.place);
+        shut_down(&self.client, &self.backend);
+        self.lease.closed(CloseReason::Orphaned(self.why));
+    }
 }
 
 pub(super) type Outcome = Result<(), CloseReason>;
@@ -110,16 +137,31 @@ impl Session {
             lease,
         } = handover;
         meter.begin_relay(None);
+        let path = if try_kernel {
+            Path::Untried
+        } else {
+            Path::Relay
+        };
+        let mut session = Self::with(client, backend, meter, lease, path);
+        session.to_backend = Pump::from_client(&pending_to_backend);
+        session.to_client = Pump::from_backend(&pending_to_client);
+        session.account = account;
+        session
+    }
+
+    fn with(
+        client: TcpStream,
+        backend: UnixStream,
+        meter: Arc<Meter>,
+        lease: Box<dyn Lease>,
+        path: Path,
+    ) -> Self {
         Self {
             client,
             backend,
-            to_backend: Pump::from_client(&pending_to_backend),
-            to_client: Pump::from_backend(&pending_to_client),
-            path: if try_kernel {
-                Path::Untried
-            } else {
-                Path::Relay
-            },
+            to_backend: Pump::from_client(&[]),
+            to_client: Pump::from_backend(&[]),
+            path,
             client_ended: false,
             backend_ended: false,
             backend_gone: false,
@@ -127,9 +169,82 @@ impl Session {
             wake_at: None,
             alarm_at: None,
             poll_interval: DRAIN_POLL_INTERVAL_MIN,
-            account,
+            account: 0,
             meter,
             lease,
+        }
+    }
+
+    /// Goes on with a session that another router has left.
+    pub(super) fn resume(orphan: Orphan, kernel: &mut KernelAccess) -> Result<Self, Lost> {
+        let Orphan {
+            place,
+            client,
+            backend,
+            aside,
+            meter,
+            lease,
+        } = orphan;
+        let place = Place::from_number(place);
+        match kernel.resume(place, &client, &backend, aside) {
+            Ok(enrolment) => {
+                meter.begin_kernel(place);
+                Ok(Self::with(
+                    client,
+                    backend,
+                    meter,
+                    lease,
+                    Path::Kernel(KernelSession {
+                        enrolment,
+                        listening_to_client: false,
+                        listening_to_backend: false,
+                        stays: false,
+                    }),
+                ))
+            }
+            Err(refused) => {
+                kernel.clear(place);
+                Err(Lost {
+                    place: place.number(),
+                    client,
+                    backend,
+                    lease,
+                    why: refused.to_string(),
+                })
+            }
+        }
+    }
+
+    /// Leaves the session to another router, where all its bytes are the kernel's; else it stays,
+    /// and needs no notices from here on, since those are the other's.
+    pub(super) fn release(mut self: Box<Self>, kernel: &KernelAccess) -> Option<Box<Self>> {
+        let flushed = self.to_client.is_flushed() && self.to_backend.is_flushed();
+        match &mut self.path {
+            Path::Kernel(session)
+                if flushed
+                    && session.enrolment.aside().is_some()
+                    && kernel.is_open(&session.enrolment, Direction::ToBackend)
+                    && Direction::BOTH.iter().all(|direction| {
+                        kernel.unreceived(&session.enrolment, *direction) == Unreceived::Nothing
+                    }) =>
+            {
+                for direction in Direction::BOTH {
+                    kernel.set_listening(&session.enrolment, direction, false);
+                }
+                self.lease.released();
+                None
+            }
+            Path::Kernel(session) => {
+                session.stays = true;
+                session.listening_to_client = true;
+                session.listening_to_backend = true;
+                for direction in Direction::BOTH {
+                    kernel.set_listening(&session.enrolment, direction, true);
+                }
+                self.lease.stays(session.enrolment.place().number());
+                Some(self)
+            }
+            Path::Untried | Path::Relay => Some(self),
         }
     }
 
@@ -298,6 +413,7 @@ impl Session {
                     enrolment,
                     listening_to_client: false,
                     listening_to_backend: false,
+                    stays: false,
                 })
             }
             Err(Refused::Contended) => {
@@ -309,7 +425,24 @@ impl Session {
                 Path::Relay
             }
         };
-        self.open_to_backend(loan)
+        self.open_to_backend(loan)?;
+        self.keep();
+        Ok(())
+    }
+
+    /// Has the session kept, if it can go on without this process.
+    pub(super) fn keep(&self) {
+        if let (Path::Kernel(session), Some(aside)) = (&self.path, self.aside())
+            && !session.stays
+        {
+            let sockets = SessionSockets {
+                client: self.client.as_fd(),
+                backend: self.backend.as_fd(),
+                aside: aside.as_fd(),
+            };
+            self.lease
+                .goes_on_alone(session.enrolment.place().number(), sockets);
+        }
     }
 
     fn close_reason(&self) -> CloseReason {
@@ -332,6 +465,11 @@ impl Session {
         } = self;
         if let (Path::Kernel(session), Some(kernel)) = (&path, kernel) {
             meter.end_kernel(kernel.end(&session.enrolment));
+            // The keeper has the sockets open too.
+            shut_down(&client, &backend);
+            if session.enrolment.aside().is_some() {
+                lease.needs_this_process(session.enrolment.place().number());
+            }
         }
         drop(path);
         drop(backend);
@@ -359,4 +497,11 @@ impl Session {
             Path::Untried | Path::Relay => None,
         }
     }
+}
+
+/// Ends both connections, whoever else has them open.
+fn shut_down(client: &TcpStream, backend: &UnixStream) {
+    // Each may have ended by itself.
+    drop(client.shutdown(Shutdown::Both));
+    drop(backend.shutdown(Shutdown::Both));
 }

@@ -23,6 +23,7 @@ use nix::sys::eventfd::EventFd;
 
 use super::handover::CloseReason;
 use super::handover::Handover;
+use super::handover::Orphan;
 use super::kernel::KernelAccess;
 use super::kernel::Place;
 use super::meter::Meter;
@@ -43,7 +44,11 @@ use crate::config::limits::WORKER_EVENTS_MAX;
 #[derive(Debug)]
 enum Command {
     Adopt(Box<Handover>),
+    Resume(Box<Orphan>),
     Notice(Place),
+    Clear(Place),
+    Release(SyncSender<()>),
+    KeepAgain,
     End(Arc<Meter>, CloseReason),
     EndAll(CloseReason),
 }
@@ -92,7 +97,7 @@ impl WorkerHandle {
             Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) => match command
             {
                 Command::Adopt(handover) => Err(handover),
-                Command::End(..) | Command::EndAll(_) | Command::Notice(_) => Ok(()),
+                _ => Ok(()),
             },
         }
     }
@@ -143,6 +148,36 @@ impl WorkerReach {
     /// Tells of diverted bytes of the session at this place. False when too much waits.
     pub(super) fn notice(&self, place: Place) -> bool {
         self.tell(Command::Notice(place))
+    }
+
+    /// Gives the worker a session that another router has left; gives it back when too much waits.
+    pub(super) fn resume(&self, orphan: Orphan) -> Result<(), Box<Orphan>> {
+        match self.commands.try_send(Command::Resume(Box::new(orphan))) {
+            Ok(()) => {
+                self.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) => match command
+            {
+                Command::Resume(orphan) => Err(orphan),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// Has the worker clear a place that nobody goes on with.
+    pub(super) fn clear(&self, place: Place) -> bool {
+        self.tell(Command::Clear(place))
+    }
+
+    /// Has the worker leave its sessions to another router; `done` is told.
+    pub(super) fn release(&self, done: SyncSender<()>) -> bool {
+        self.tell(Command::Release(done))
+    }
+
+    /// Has the worker's sessions kept again.
+    pub(super) fn keep_again(&self) -> bool {
+        self.tell(Command::KeepAgain)
     }
 
     fn tell(&self, command: Command) -> bool {
@@ -245,6 +280,24 @@ impl Worker {
         while let Ok(command) = self.inbox.try_recv() {
             match command {
                 Command::Adopt(handover) => self.adopt(*handover),
+                Command::Resume(orphan) => self.resume(*orphan),
+                Command::Clear(place) => {
+                    if let Some(kernel) = self.kernel.as_mut() {
+                        kernel.clear(place);
+                    }
+                }
+                Command::Release(done) => {
+                    self.release();
+                    // Whoever waited may have given up.
+                    let _gone = done.try_send(());
+                }
+                Command::KeepAgain => {
+                    for entry in &self.sessions {
+                        if let Some(session) = &entry.session {
+                            session.keep();
+                        }
+                    }
+                }
                 Command::Notice(place) => self.on_notice(place),
                 Command::End(meter, reason) => self.end(&meter, &reason),
                 Command::EndAll(reason) => {
@@ -261,18 +314,64 @@ impl Worker {
             session.close(CloseReason::Shutdown, None);
             return;
         }
+        let mut session = Box::new(Session::begin(handover, self.kernel.is_some()));
+        let outcome = session.start(&mut loan(&mut self.scratch, self.kernel.as_mut()));
+        self.house(session, outcome);
+    }
+
+    fn resume(&mut self, orphan: Orphan) {
+        let Some(kernel) = self.kernel.as_mut() else {
+            return;
+        };
+        match Session::resume(orphan, kernel) {
+            Ok(session) => {
+                let mut session = Box::new(session);
+                let outcome = session.on_notice(&mut loan(&mut self.scratch, Some(kernel)));
+                self.house(session, outcome);
+            }
+            Err(lost) => lost.end(),
+        }
+    }
+
+    fn house(&mut self, session: Box<Session>, outcome: Result<(), CloseReason>) {
         let index = self.free.pop().unwrap_or_else(|| {
             self.sessions.push(Entry::default());
             self.sessions.len() as u32 - 1
         });
         self.live += 1;
-        let mut session = Box::new(Session::begin(handover, self.kernel.is_some()));
-        let outcome = session.start(&mut loan(&mut self.scratch, self.kernel.as_mut()));
         if let Some(place) = session.place() {
             self.by_place.insert(place, index);
         }
         self.sessions[index as usize].session = Some(session);
         self.after(index, outcome);
+    }
+
+    /// Leaves to another router what goes on without this one.
+    fn release(&mut self) {
+        let Some(kernel) = self.kernel.as_ref() else {
+            return;
+        };
+        for index in 0..self.sessions.len() {
+            let entry = &mut self.sessions[index];
+            let Some(session) = entry.session.take() else {
+                continue;
+            };
+            let place = session.place();
+            entry.session = session.release(kernel);
+            if entry.session.is_some() {
+                continue;
+            }
+            entry.registered = None;
+            entry.generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
+            self.free.push(index as u32);
+            self.live -= 1;
+            if let Some(place) = place {
+                self.by_place.remove(&place);
+            }
+        }
+        for index in 0..self.sessions.len() {
+            self.after(index as u32, Ok(()));
+        }
     }
 
     fn on_event(&mut self, token: u64, events: EpollFlags) {

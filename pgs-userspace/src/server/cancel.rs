@@ -128,6 +128,13 @@ async fn send(request: &CancelRequest, directory: &std::path::Path) -> io::Resul
     Ok(())
 }
 
+impl Registered {
+    /// The key.
+    pub(super) fn key(&self) -> &CancelKey {
+        &self.issued.1
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
         let mut shard = self.table.shard(&self.issued);

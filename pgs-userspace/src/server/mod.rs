@@ -13,6 +13,7 @@ mod client;
 mod connection;
 mod counters;
 mod encryption;
+mod keeping;
 mod listener;
 mod login;
 mod negotiation;

@@ -1,21 +1,41 @@
-//! Sessions that go on without a router.
+//! Sessions that go on without a router: taken over from the last one, and left to the next.
 
+use std::collections::HashMap;
+use std::collections::HashSet;
 use std::net::Shutdown;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use std::time::SystemTime;
 
 use socket2::SockRef;
 
+use super::connection::FrontDoor;
+use super::keeping::TABLE;
+use super::sessions::Identity;
 use super::survival::Kept;
+use crate::config::directories::Directories;
+use crate::datapath::handover::Orphan;
+use crate::datapath::meter::Meter;
+use crate::keeper::store::GlobalName;
 use crate::keeper::store::Held;
 use crate::keeper::store::Slot;
 use crate::keeper::store::SlotDescriptors;
+use crate::keeper::table::Entry;
+use crate::keeper::table::Record;
+use crate::keeper::table::SessionTable;
+use crate::keeper::table::Totals;
+use crate::protocol::cancel::CancelKey;
+use crate::tenant::id::TenantId;
 
 /// What moves bytes without this process, and lets another process go on with them.
 pub(super) trait Outliving {
-    /// Goes on with the sessions that the last router has left; ends those that it cannot go on
-    /// with.
-    fn resume(&self, held: Held);
-
-    /// A new keeper has come in the place of one that is gone: every slot is put again.
+    /// A new keeper has come in the place of one that is gone: what this router serves is put
+    /// again.
     fn resupply(&self);
 
     /// Another router takes over. Sessions that go on by themselves are no more this router's;
@@ -23,50 +43,203 @@ pub(super) trait Outliving {
     fn release(&self);
 }
 
-/// A data path whose sessions end with it.
+/// The sessions whose bytes the kernel moves.
 #[derive(Debug)]
-pub(super) struct NothingOutlives {
-    kept: Kept,
+pub(super) struct KernelSessions {
+    pub(super) door: Arc<FrontDoor>,
+    pub(super) kept: Kept,
+    pub(super) directories: Directories,
 }
 
-impl NothingOutlives {
-    pub(super) fn new(kept: Kept) -> Self {
-        Self { kept }
+/// What the last router has left, apart from its sessions.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// Its session table, or a new one.
+    pub(super) table: SessionTable,
+    /// Its other descriptors, by name.
+    pub(super) descriptors: HashMap<String, OwnedFd>,
+}
+
+impl Left {
+    /// Takes the named descriptors out of what is held.
+    pub(super) fn of(held: &mut Held) -> std::io::Result<Self> {
+        let mut descriptors: HashMap<String, OwnedFd> = held
+            .globals
+            .drain(..)
+            .map(|(name, descriptor)| (name.as_str().to_owned(), descriptor))
+            .collect();
+        let kept = descriptors.remove(TABLE).map(SessionTable::open);
+        let table = match kept.transpose()?.flatten() {
+            Some(table) => table,
+            None => SessionTable::create()?,
+        };
+        Ok(Self { table, descriptors })
     }
 }
 
-impl Outliving for NothingOutlives {
-    fn resume(&self, held: Held) {
-        if !held.slots.is_empty() {
-            let sessions = held.slots.len();
-            tracing::warn!(sessions, "ending the sessions of a router of another kind");
-        }
+impl KernelSessions {
+    /// Goes on with what the last router has left, and ends what cannot go on.
+    pub(super) fn resume(&self, held: Held, table: &SessionTable) {
+        let mut taken = others(table);
+        let (mut resumed, mut lost) = (0_usize, 0_usize);
         for (slot, descriptors) in held.slots {
-            end(&descriptors);
-            drop_slot(&self.kept, slot);
+            match self.resume_one(slot, descriptors, table) {
+                Ok(()) => {
+                    taken.insert(slot.number());
+                    resumed += 1;
+                }
+                Err(why) => {
+                    tracing::warn!(slot = slot.number(), why, "a session is not taken over");
+                    self.door.sessions.keeping.let_go(slot.number());
+                    lost += 1;
+                }
+            }
+        }
+        let cleared = self.door.data_path.clear_others(&taken);
+        if resumed + lost + cleared > 0 {
+            tracing::info!(resumed, lost, cleared, "took over from the last router");
         }
     }
 
-    fn resupply(&self) {}
+    fn resume_one(
+        &self,
+        slot: Slot,
+        descriptors: SlotDescriptors<OwnedFd>,
+        table: &SessionTable,
+    ) -> Result<(), &'static str> {
+        let known = match table.read(slot) {
+            Ok(Entry::Session(record, totals)) => parse(*record, totals),
+            Ok(Entry::Empty | Entry::Invalid) | Err(_) => Err("nothing is known of it"),
+        };
+        let sockets = (descriptors.client, descriptors.backend, descriptors.spill);
+        let (client, backend, aside) = match sockets {
+            (Some(client), Some(backend), Some(aside)) => (client, backend, aside),
+            (client, backend, _) => {
+                end(client.iter().chain(&backend));
+                return Err("not all of its sockets were kept");
+            }
+        };
+        let known = match known {
+            Ok(known) => known,
+            Err(why) => {
+                end([&client, &backend]);
+                return Err(why);
+            }
+        };
+        let orphan = self.orphan(slot, known, client, backend, aside);
+        self.door.data_path.resume(orphan).map_err(|orphan| {
+            end([&orphan.client]);
+            end([&orphan.backend]);
+            "the kernel path does not work any more"
+        })
+    }
 
-    fn release(&self) {}
+    fn orphan(
+        &self,
+        slot: Slot,
+        known: Known,
+        client: OwnedFd,
+        backend: OwnedFd,
+        aside: OwnedFd,
+    ) -> Orphan {
+        let Known {
+            id,
+            identity,
+            meter,
+            backend_process_id,
+            key,
+        } = known;
+        let directory = self.directories.socket_directory(&identity.tenant);
+        let mut lease = self.door.sessions.resume(id, identity, meter);
+        let session = Arc::clone(lease.session());
+        session
+            .backend_pid
+            .store(u64::from(backend_process_id), Relaxed);
+        if let Some(key) = key {
+            let cancels = &self.door.cancels;
+            lease.learn_key(cancels.register(backend_process_id, key, directory));
+        }
+        Orphan {
+            place: slot.number(),
+            client: TcpStream::from(client),
+            backend: UnixStream::from(backend),
+            aside: UnixDatagram::from(aside),
+            meter: Arc::clone(&session.meter),
+            lease: lease.hand_over(Arc::clone(&self.door.data_path)),
+        }
+    }
+
+    /// Keeps the maps, without which no session goes on.
+    pub(super) fn keep_maps(&self) {
+        let Kept::By(store) = &self.kept else {
+            return;
+        };
+        for (name, map) in self.door.data_path.kept_maps() {
+            let put = GlobalName::new(&*name).map(|name| store.put_global(&name, map));
+            if let Some(Err(error)) = put {
+                tracing::warn!(%error, name, "sessions end with this process: a map is not kept");
+            }
+        }
+    }
+}
+
+impl Outliving for KernelSessions {
+    fn resupply(&self) {
+        self.door.data_path.keep_again();
+    }
+
+    fn release(&self) {
+        self.door.data_path.release();
+    }
+}
+
+/// Slots of sessions that another process serves itself.
+fn others(table: &SessionTable) -> HashSet<u32> {
+    let slots = (0..pgs_common::flow::SESSIONS_MAX).filter_map(Slot::new);
+    let other = |slot: &Slot| {
+        matches!(table.read(*slot), Ok(Entry::Session(record, _))
+            if record.owner.is_some_and(is_alive))
+    };
+    slots.filter(other).map(Slot::number).collect()
+}
+
+fn is_alive(process_id: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{process_id}")).exists()
+}
+
+/// What a record says, parsed.
+struct Known {
+    id: u64,
+    identity: Identity,
+    meter: Meter,
+    backend_process_id: u32,
+    key: Option<CancelKey>,
+}
+
+fn parse(record: Record, totals: Option<Totals>) -> Result<Known, &'static str> {
+    let totals = totals.unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let age = now.saturating_sub(Duration::from_micros(record.begun_microseconds));
+    Ok(Known {
+        id: record.session,
+        identity: Identity {
+            tenant: TenantId::parse(&record.tenant).map_err(|_| "its tenant has no valid id")?,
+            user: record.user,
+            database: record.database,
+            client: record.client.ok_or("its client is not known")?,
+        },
+        meter: Meter::resumed(age, totals.to_backend, totals.to_client),
+        backend_process_id: record.backend_process_id,
+        key: CancelKey::new(&record.cancel_key).ok(),
+    })
 }
 
 /// Closing alone would not do: the keeper has the sockets open too.
-fn end<D: std::os::fd::AsFd>(descriptors: &SlotDescriptors<D>) {
-    for socket in [&descriptors.client, &descriptors.backend]
-        .into_iter()
-        .flatten()
-    {
+fn end<'a, D: std::os::fd::AsFd + 'a>(sockets: impl IntoIterator<Item = &'a D>) {
+    for socket in sockets {
         // It may have ended by itself.
         drop(SockRef::from(socket).shutdown(Shutdown::Both));
-    }
-}
-
-fn drop_slot(kept: &Kept, slot: Slot) {
-    if let Kept::By(store) = kept
-        && let Err(error) = store.drop_slot(slot)
-    {
-        tracing::warn!(%error, slot = slot.number(), "a slot is still kept");
     }
 }

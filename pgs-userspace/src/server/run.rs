@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -27,9 +28,10 @@ use super::cancel::CancelTable;
 use super::connection::FrontDoor;
 use super::counters::Counters;
 use super::encryption::Encryption;
+use super::keeping::TABLE;
 use super::listener;
-use super::outliving::NothingOutlives;
-use super::outliving::Outliving as _;
+use super::outliving::KernelSessions;
+use super::outliving::Left;
 use super::sessions::Sessions;
 use super::survival::KeptListeners;
 use super::survival::Survival;
@@ -39,6 +41,7 @@ use crate::config::limits::SECURE_RELAY_END_DEADLINE;
 use crate::datapath::DataPath;
 use crate::datapath::DataPathError;
 use crate::datapath::PathRequest;
+use crate::datapath::Prepared;
 use crate::datapath::handover::CloseReason;
 use crate::keeper::store::StoreError;
 use crate::tenant::registry::RegistryError;
@@ -140,25 +143,36 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let mut stop = StopSignals::listen()?;
     Survival::may_begin(&settings)?;
     // What can fail is built first: a router that lets go for this one must not do so for nothing.
-    let door = Arc::new(FrontDoor {
-        routes: RouteTable::open(&settings.directories)?,
-        sessions: Arc::new(Sessions::new(
-            sessions_max,
-            settings.sessions_per_tenant_max,
-        )),
-        cancels: Arc::new(CancelTable::default()),
-        encryption: encryption(&settings)?,
-        counters: Counters::default(),
-        data_path: Arc::new(DataPath::start(settings.path)?),
-        draining: AtomicBool::new(false),
-    });
+    let routes = RouteTable::open(&settings.directories)?;
+    let encryption = encryption(&settings)?;
+    let prepared = Prepared::new(settings.path)?;
     let (mut survival, mut held) = Survival::begin(&settings).await?;
     let mut kept = KeptListeners::of(&mut held);
     let listeners = bind_all(&settings.listen, &mut kept)?;
     survival.keep_listeners(&listeners, &kept.names);
     drop(kept);
-    let outliving = NothingOutlives::new(survival.kept.clone());
-    outliving.resume(held);
+    let left = Left::of(&mut held).map_err(system("memfd_create", Path::new(TABLE)))?;
+    let door = Arc::new(FrontDoor {
+        routes,
+        sessions: Arc::new(Sessions::new(
+            sessions_max,
+            settings.sessions_per_tenant_max,
+        )),
+        cancels: Arc::new(CancelTable::default()),
+        encryption,
+        counters: Counters::default(),
+        data_path: Arc::new(DataPath::start(prepared, left.descriptors)?),
+        draining: AtomicBool::new(false),
+    });
+    let outliving = KernelSessions {
+        door: Arc::clone(&door),
+        kept: survival.kept.clone(),
+        directories: settings.directories.clone(),
+    };
+    outliving.keep_maps();
+    let table = Arc::new(left.table);
+    door.sessions.keeping.begin(&survival.kept, &table);
+    outliving.resume(held, &table);
     let admin_path = settings.directories.admin_socket();
     let admin_listener = admin::bind(&admin_path).map_err(system("bind", &admin_path))?;
     let listen = addresses(&listeners);
@@ -327,7 +341,7 @@ fn raise_descriptor_limit() -> usize {
 
 pub(super) fn system(
     call: &'static str,
-    path: &std::path::Path,
+    path: &Path,
 ) -> impl FnOnce(io::Error) -> ServeError + use<> {
     let path = path.to_owned();
     move |error| ServeError::System { call, path, error }

@@ -16,9 +16,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::Notify;
 
 use super::cancel::Registered;
+use super::keeping::Keeping;
 use crate::datapath::DataPath;
 use crate::datapath::handover::CloseReason;
 use crate::datapath::handover::Lease;
+use crate::datapath::handover::SessionSockets;
 use crate::datapath::meter::Meter;
 use crate::protocol::refusal::Refusal;
 use crate::tenant::id::TenantId;
@@ -34,6 +36,7 @@ pub(super) struct Sessions {
     hasher: RandomState,
     next_id: AtomicU64,
     live: AtomicUsize,
+    pub(super) keeping: Keeping,
     max: usize,
     max_per_tenant: usize,
 }
@@ -100,6 +103,7 @@ impl Sessions {
             hasher: RandomState::new(),
             next_id: AtomicU64::new(1),
             live: AtomicUsize::new(0),
+            keeping: Keeping::default(),
             max,
             max_per_tenant,
         }
@@ -134,24 +138,51 @@ impl Sessions {
             *count += 1;
         }
         let id = self.next_id.fetch_add(1, Relaxed);
-        let session = Arc::new(Session {
-            id,
+        let identity = Identity {
             tenant,
             user,
             database,
             client,
-            meter: Arc::new(Meter::new()),
+        };
+        Ok(self.register(id, identity, Meter::new()))
+    }
+
+    /// Goes on with a session of another router, whatever the bounds say: it is there already.
+    pub(super) fn resume(
+        self: &Arc<Self>,
+        id: u64,
+        identity: Identity,
+        meter: Meter,
+    ) -> SessionLease {
+        self.live.fetch_add(1, Relaxed);
+        *self
+            .tenant_shard(&identity.tenant)
+            .entry(identity.tenant.clone())
+            .or_default() += 1;
+        // Ids are not used twice, also not by another router.
+        self.next_id.fetch_max(id.saturating_add(1), Relaxed);
+        self.register(id, identity, meter)
+    }
+
+    fn register(self: &Arc<Self>, id: u64, identity: Identity, meter: Meter) -> SessionLease {
+        let session = Arc::new(Session {
+            id,
+            tenant: identity.tenant,
+            user: identity.user,
+            database: identity.database,
+            client: identity.client,
+            meter: Arc::new(meter),
             backend_pid: AtomicU64::new(0),
             end: Notify::new(),
             ending: OnceLock::new(),
         });
         self.id_shard(id).insert(id, Arc::clone(&session));
-        Ok(SessionLease {
+        SessionLease {
             sessions: Arc::clone(self),
             session,
             cancel: None,
             data_path: None,
-        })
+        }
     }
 
     /// Those of one tenant, or all, in the order of their ids.
@@ -225,6 +256,30 @@ impl SessionLease {
 }
 
 impl Lease for SessionLease {
+    fn owner(&self) -> &str {
+        self.session.tenant.as_str()
+    }
+
+    fn goes_on_alone(&self, place: u32, sockets: SessionSockets<'_>) {
+        let key = self.cancel.as_ref().map(Registered::key);
+        self.sessions
+            .keeping
+            .keep(place, &self.session, key, sockets);
+    }
+
+    fn stays(&self, place: u32) {
+        let key = self.cancel.as_ref().map(Registered::key);
+        self.sessions.keeping.stay(place, &self.session, key);
+    }
+
+    fn needs_this_process(&self, place: u32) {
+        self.sessions.keeping.let_go(place);
+    }
+
+    fn released(self: Box<Self>) {
+        tracing::debug!(session = self.session.id, "left to another router");
+    }
+
     fn closed(self: Box<Self>, reason: CloseReason) {
         let Session {
             id, tenant, meter, ..

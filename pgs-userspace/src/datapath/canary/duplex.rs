@@ -26,6 +26,7 @@ use crate::config::limits::CANARY_STREAM_BYTES;
 use crate::datapath::handover::CloseReason;
 use crate::datapath::handover::Handover;
 use crate::datapath::handover::Lease;
+use crate::datapath::handover::SessionSockets;
 use crate::datapath::kernel::KernelAccess;
 use crate::datapath::kernel::KernelPath;
 use crate::datapath::kernel::Notices;
@@ -45,6 +46,18 @@ const TURN: &[u8] = b"a small turn";
 struct NoLease;
 
 impl Lease for NoLease {
+    fn owner(&self) -> &str {
+        "canary"
+    }
+
+    fn goes_on_alone(&self, _place: u32, _sockets: SessionSockets<'_>) {}
+
+    fn stays(&self, _place: u32) {}
+
+    fn needs_this_process(&self, _place: u32) {}
+
+    fn released(self: Box<Self>) {}
+
     fn closed(self: Box<Self>, _reason: CloseReason) {}
 }
 

@@ -104,6 +104,70 @@ impl KernelAccess {
         }
     }
 
+    /// Goes on with flows that another router has left.
+    pub(in crate::datapath) fn resume(
+        &mut self,
+        place: Place,
+        client: &TcpStream,
+        backend: &UnixStream,
+        aside: UnixDatagram,
+    ) -> Result<Enrolment, Refused> {
+        let (to_backend, to_client) = (Direction::ToBackend, Direction::ToClient);
+        let cookies = Cookies {
+            peer: self.flows.source(place, to_client),
+            backend: socket::cookie(backend).map_err(failed("SO_COOKIE"))?,
+            client: socket::cookie(client).map_err(failed("SO_COOKIE"))?,
+            aside: socket::cookie(&aside).map_err(failed("SO_COOKIE"))?,
+        };
+        let known = cookies.peer != 0
+            && self.flows.source(place, to_backend) == cookies.client
+            && self.flows.targets(place, to_backend).0 == cookies.backend
+            && self.flows.targets(place, to_client) == (cookies.client, cookies.aside);
+        if !known {
+            return Err(Refused::Failed("its flows are another session's".into()));
+        }
+        let progress = |direction| {
+            let forwarded = self.flows.forwarded(place, direction).ok_or_else(|| {
+                Refused::Failed("the last router held bytes of it when it ended".into())
+            })?;
+            Ok(Progress {
+                received: forwarded,
+                forwarded,
+                // Not known: the probe tells.
+                drained: u64::MAX,
+            })
+        };
+        let (to_backend, to_client) = (progress(to_backend)?, progress(to_client)?);
+        for direction in Direction::BOTH {
+            self.flows.set_listening(place, direction, false);
+        }
+        Ok(Enrolment {
+            place,
+            cookies,
+            aside: Some(aside),
+            accepted_before: 0,
+            to_backend,
+            to_client,
+        })
+    }
+
+    /// Takes flows that nobody goes on with out of the tables. Their sockets are closed, or their
+    /// session is lost.
+    pub(in crate::datapath) fn clear(&mut self, place: Place) {
+        for direction in Direction::BOTH {
+            let source = self.flows.source(place, direction);
+            if source != 0 {
+                drop(self.indexes.remove(&source));
+            }
+            for key in <[u64; 2]>::from(self.flows.targets(place, direction)) {
+                drop(self.sources.remove(&key));
+                drop(self.sockets.remove(&key));
+            }
+            self.flows.end(place, direction);
+        }
+        self.free.push_back(place);
+    }
+
     /// Everything that can fail before any map is touched.
     fn prepare(&mut self, client: &TcpStream, backend: &UnixStream) -> Result<Enrolment, Refused> {
         let aside = self

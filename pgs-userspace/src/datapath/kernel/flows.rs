@@ -232,9 +232,34 @@ impl FlowTable {
         self.orders(place, direction).source.store(0, Release);
     }
 
-    /// Whether a source leads to this flow; of a session that lives.
-    pub(super) fn is_live(&self, place: Place, direction: Direction) -> bool {
-        self.orders(place, direction).source.load(Acquire) != 0
+    /// Cookie by which the verdict finds this flow; 0 where no session has it.
+    pub(super) fn source(&self, place: Place, direction: Direction) -> u64 {
+        self.orders(place, direction).source.load(Acquire)
+    }
+
+    /// Keys of the socket that the bytes are redirected to, and of the private one.
+    pub(super) fn targets(&self, place: Place, direction: Direction) -> (u64, u64) {
+        let orders = self.orders(place, direction);
+        (orders.target.load(Acquire), orders.aside.load(Acquire))
+    }
+
+    /// Diverted bytes that were written on, unless a router had some in its hand.
+    pub(super) fn forwarded(&self, place: Place, direction: Direction) -> Option<u64> {
+        let orders = self.orders(place, direction);
+        let forwarded = orders.forwarded.load(Acquire);
+        (orders.in_hand.load(Acquire) == 0).then_some(forwarded)
+    }
+
+    /// Numbers of the places that sessions have.
+    pub(in crate::datapath) fn taken(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..flow::SESSIONS_MAX).filter(|place| self.source(Place(*place), Direction::ToClient) != 0)
+    }
+
+    /// The account of a live session.
+    pub(in crate::datapath) fn account(&self, place: Place) -> u32 {
+        self.orders(place, Direction::ToClient)
+            .account
+            .load(Acquire)
     }
 
     /// Lets the verdict redirect, from the next bytes on.
@@ -258,7 +283,6 @@ impl FlowTable {
     pub(super) fn take_in_hand(&self, place: Place, direction: Direction) {
         self.orders(place, direction).in_hand.store(1, Release);
     }
-
 
     /// Where the diverted bytes behind the first `received` are, and how many are there.
     pub(super) fn unreceived(

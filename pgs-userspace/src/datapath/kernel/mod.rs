@@ -14,6 +14,7 @@ mod probe;
 
 use std::io;
 use std::os::fd::AsFd as _;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ pub(super) use notices::Notices;
 use peer::PeerCookies;
 use probe::Probe;
 
+use super::direction::Direction;
 use crate::config::limits::VERDICT_BOUNDS;
 
 /// Path of another object to load instead of the embedded one, for work on the program itself.
@@ -138,6 +140,46 @@ impl KernelPath {
         Ok(Self { maps, flows, ways })
     }
 
+    /// The same programs, with the maps that another router has left: its sessions go on in them.
+    /// `None` where those are not all there, or are of another layout.
+    pub(super) fn with_maps_of(
+        &self,
+        mut held: std::collections::HashMap<String, OwnedFd>,
+    ) -> Result<Option<Self>, KernelPathError> {
+        let mut take = |map: &'static str| held.remove(&kept_name(map));
+        let maps = (|| {
+            Some(MapDescriptors {
+                flows: take(flow::FLOWS_MAP)?,
+                accounts: take(flow::ACCOUNTS_MAP)?,
+                indexes: take(flow::INDEXES_MAP)?,
+                sources: take(flow::SOURCES_MAP)?,
+                sockets: take(flow::SOCKETS_MAP)?,
+                probes: take(flow::PROBES_MAP)?,
+                notices: take(flow::NOTICES_MAP)?,
+            })
+        })();
+        let Some(maps) = maps.filter(|_| self.ways == Ways::Both) else {
+            return Ok(None);
+        };
+        let flows = Arc::new(FlowTable::map(maps.flows.as_fd(), maps.accounts.as_fd())?);
+        let ways = self.ways.clone();
+        Ok(Some(Self { maps, flows, ways }))
+    }
+
+    /// The maps, by the names under which they are kept for the next router.
+    pub(super) fn kept_maps(&self) -> [(String, BorrowedFd<'_>); 7] {
+        [
+            (flow::FLOWS_MAP, &self.maps.flows),
+            (flow::ACCOUNTS_MAP, &self.maps.accounts),
+            (flow::INDEXES_MAP, &self.maps.indexes),
+            (flow::SOURCES_MAP, &self.maps.sources),
+            (flow::SOCKETS_MAP, &self.maps.sockets),
+            (flow::PROBES_MAP, &self.maps.probes),
+            (flow::NOTICES_MAP, &self.maps.notices),
+        ]
+        .map(|(map, descriptor)| (kept_name(map), descriptor.as_fd()))
+    }
+
     /// What the flows count.
     pub(super) fn flows(&self) -> &Arc<FlowTable> {
         &self.flows
@@ -160,7 +202,11 @@ impl KernelPath {
             sources: map_of(&self.maps.sources, Map::SockHash)?.try_into()?,
             sockets: map_of(&self.maps.sockets, Map::SockHash)?.try_into()?,
             flows: Arc::clone(&self.flows),
-            free: places.map(Place).collect(),
+            // In maps of another router some are taken.
+            free: places
+                .map(Place)
+                .filter(|place| self.flows.source(*place, Direction::ToClient) == 0)
+                .collect(),
             probe: both_ways.then(|| Probe::open(&mut probes)).transpose()?,
             peers: PeerCookies::open().map_err(|error| KernelPathError::System {
                 call: "socket(AF_NETLINK, NETLINK_SOCK_DIAG)",
@@ -173,6 +219,11 @@ impl KernelPath {
     pub(super) fn notices(&self) -> Result<Notices, KernelPathError> {
         Notices::open(map_of(&self.maps.notices, Map::RingBuf)?)
     }
+}
+
+/// Of a map, for the layout that this program knows.
+fn kept_name(map: &str) -> String {
+    format!("map.{}.{}", flow::LAYOUT_VERSION, map.to_lowercase())
 }
 
 /// The places of one part of the workers.
