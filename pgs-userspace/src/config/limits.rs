@@ -274,3 +274,9 @@ pub const SECURE_RELAY_READ_BYTES: usize = 16 * 1024;
 
 /// How long a router that ends waits for its sessions over TLS to close.
 pub const SECURE_RELAY_END_DEADLINE: Duration = Duration::from_secs(5);
+
+// The client's address
+
+/// Longest header of the PROXY protocol, in bytes. Its two addresses take 52 or 232; the rest is
+/// for what a proxy adds, such as the client's certificate's name.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 * 1024;
