@@ -8,6 +8,7 @@
 //! | [`proxy`] | where a client really is, as a trusted load balancer says |
 //! | [`message`] | where the messages of a stream begin and end, in whatever pieces it arrives |
 //! | [`backend`] | what a backend says during authentication |
+//! | [`client_address`] | the address, written into a startup packet |
 //! | [`error_response`] | an ErrorResponse, to bytes and back |
 //! | [`refusal`] | every refusal that pgs itself makes |
 //!
@@ -16,6 +17,7 @@
 
 pub mod backend;
 pub mod cancel;
+pub mod client_address;
 pub mod error_response;
 pub mod message;
 pub mod parameters;
