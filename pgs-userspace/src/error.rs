@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::admin::client::AdminError;
 use crate::container::error::ContainerError;
+use crate::privileges::PrivilegeError;
 use crate::tenant::id::InvalidTenantId;
 use crate::tenant::lock::LockError;
 use crate::tenant::password::PasswordError;
@@ -199,6 +200,16 @@ impl From<ContainerError> for Error {
 impl From<PasswordError> for Error {
     fn from(error: PasswordError) -> Self {
         Self::new(Kind::Usage, error.to_string()).with_hint(error.hint())
+    }
+}
+
+impl From<PrivilegeError> for Error {
+    fn from(error: PrivilegeError) -> Self {
+        let made = Self::new(Kind::PermissionDenied, error.to_string());
+        match error {
+            PrivilegeError::NotRoot { .. } => made.with_hint(RUN_AS_ROOT),
+            _ => made,
+        }
     }
 }
 

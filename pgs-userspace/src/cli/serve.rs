@@ -7,6 +7,7 @@ use clap::ValueEnum;
 
 use crate::config::limits::DRAIN_DEADLINE_DEFAULT;
 use crate::config::limits::SESSIONS_MAX_DEFAULT;
+use crate::privileges::ServiceUser;
 use crate::tls::name::CertificateName;
 
 const EXAMPLES: &str = "\
@@ -14,6 +15,7 @@ Examples:
   pgs serve
   pgs serve --listen 127.0.0.1:5432 --listen [::1]:5432
   pgs serve --path relay --log-format json
+  pgs serve --user pgs
   pgs serve --tls-required --tls-domain db.example.com";
 
 /// Arguments of `pgs serve`.
@@ -39,6 +41,9 @@ pub struct ServeArguments {
     /// several times
     #[arg(long, value_name = "DOMAIN", value_parser = domain)]
     pub tls_domain: Vec<String>,
+    /// Run as this user once started as root, with no more rights than are needed
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub user: Option<ServiceUser>,
     /// Take at most so many sessions at once
     #[arg(long, value_name = "N", default_value_t = SESSIONS_MAX_DEFAULT)]
     #[arg(value_parser = sessions_max)]

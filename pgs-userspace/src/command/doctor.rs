@@ -11,6 +11,7 @@ use crate::error::Kind;
 use crate::output::table::Table;
 
 mod host;
+mod privileges;
 mod tenants;
 
 /// Whether one thing is as pgs needs it.
@@ -79,6 +80,7 @@ impl Verdict {
 /// Looks at this machine and says what keeps pgs from working well.
 pub(super) async fn run(context: &Context, arguments: FormatArguments) -> Result<(), Error> {
     let mut checks = host::checks(&context.directories);
+    checks.push(privileges::check());
     checks.extend(datapath_checks());
     checks.extend(tenants::checks(context).await);
     if arguments.json {

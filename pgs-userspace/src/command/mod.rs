@@ -12,6 +12,7 @@ use crate::config::limits::OPERATION_LOCK_POLL_INTERVAL;
 use crate::error::Error;
 use crate::error::Kind;
 use crate::output::Printer;
+use crate::privileges;
 use crate::tenant::id::TenantId;
 use crate::tenant::lock::OperationLock;
 use crate::tenant::record::Lifecycle;
@@ -64,6 +65,19 @@ pub async fn run(cli: Cli, printer: Printer) -> Result<u8, Error> {
         verb => Interruption::listen()?.ends(other(&context, verb)).await,
     };
     done.map(|()| 0)
+}
+
+/// For the verb that serves: becomes who it is to run as, and gives up what it will never need.
+/// To be called before there is a second thread. Whether the verb serves.
+///
+/// # Errors
+/// The user cannot be assumed, or its directories not be handed over.
+pub fn confine(cli: &Cli) -> Result<bool, Error> {
+    let Verb::Serve(arguments) = &cli.verb else {
+        return Ok(false);
+    };
+    privileges::confine(arguments.user.as_ref(), &directories(cli)?)?;
+    Ok(true)
 }
 
 async fn other(context: &Context, verb: Verb) -> Result<(), Error> {

@@ -85,6 +85,7 @@ impl From<ServeError> for Error {
                 Kind::NotFound,
                 Some("`pgs tls set --default` installs one, `pgs tls self-signed` makes one"),
             ),
+            ServeError::Privileges(_) => (Kind::PermissionDenied, None),
             ServeError::Tls(_) | ServeError::System { .. } | ServeError::Listen { .. } => {
                 (Kind::Internal, None)
             }

@@ -89,6 +89,9 @@ fn show_router(context: &Context, router: Option<&RouterStatus>) -> Result<(), E
         return printer.line("router    not running (`pgs serve` starts it)");
     };
     printer.line(&format!("router    running, process {}", router.pid))?;
+    if let Some(held) = &router.privileges {
+        printer.line(&format!("runs as   {held}"))?;
+    }
     printer.line(&format!("listens   {}", router.listen.join(", ")))?;
     let why = router
         .path_reason

@@ -27,6 +27,7 @@ use crate::config::limits::ADMIN_CONNECTIONS_MAX;
 use crate::config::limits::ADMIN_DEADLINE;
 use crate::config::limits::ADMIN_REQUEST_BYTES_MAX;
 use crate::datapath::meter::Path as DataPathOfSession;
+use crate::privileges::Held;
 
 /// What the admin socket tells of the process itself.
 #[derive(Debug)]
@@ -81,9 +82,10 @@ async fn exchange(
     let peer = stream.peer_cred()?;
     if peer.uid() != 0 && peer.uid() != nix::unistd::geteuid().as_raw() {
         tracing::warn!(uid = peer.uid(), "admin request of a foreign user refused");
-        return Ok(());
+        let message = format!("user {} is neither root nor the router's own", peer.uid());
+        return say(&mut stream, &Response::Failed { message }).await;
     }
-    let (reader, mut writer) = stream.split();
+    let (reader, _) = stream.split();
     let mut line = Vec::new();
     let mut reader = BufReader::new(reader.take(ADMIN_REQUEST_BYTES_MAX as u64));
     reader.read_until(b'\n', &mut line).await?;
@@ -93,9 +95,13 @@ async fn exchange(
             message: format!("not a request: {error}"),
         },
     };
-    let mut line = serde_json::to_vec(&response)?;
+    say(&mut stream, &response).await
+}
+
+async fn say(stream: &mut UnixStream, response: &Response) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(response)?;
     line.push(b'\n');
-    writer.write_all(&line).await
+    stream.write_all(&line).await
 }
 
 fn answer(door: &FrontDoor, process: &Process, request: Request) -> Response {
@@ -126,6 +132,7 @@ fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
         version: env!("CARGO_PKG_VERSION").into(),
         uptime_seconds: process.begun.elapsed().as_secs(),
         listen: process.listen.clone(),
+        privileges: Held::by_this_process().ok(),
         path_requested: findings.requested.name().into(),
         path: if findings.kernel { "kernel" } else { "relay" }.into(),
         path_reason: findings.reason.clone(),

@@ -15,6 +15,7 @@ mod encryption;
 mod listener;
 mod login;
 mod negotiation;
+mod notify;
 mod rewound;
 mod run;
 mod secure_flow;

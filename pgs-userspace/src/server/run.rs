@@ -29,6 +29,7 @@ use super::connection::FrontDoor;
 use super::counters::Counters;
 use super::encryption::Encryption;
 use super::listener;
+use super::notify;
 use super::sessions::Sessions;
 use crate::config::directories::Directories;
 use crate::config::limits::DRAIN_CHECK_INTERVAL;
@@ -37,6 +38,8 @@ use crate::datapath::DataPath;
 use crate::datapath::DataPathError;
 use crate::datapath::PathRequest;
 use crate::datapath::handover::CloseReason;
+use crate::privileges;
+use crate::privileges::PrivilegeError;
 use crate::tenant::registry::RegistryError;
 use crate::tenant::route::RouteTable;
 use crate::tls::store::CertificateStore;
@@ -94,6 +97,9 @@ pub enum ServeError {
         /// From `bind` or `listen`.
         error: io::Error,
     },
+    /// Privileges cannot be given up.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
     /// A system call failed.
     #[error("{call} `{path}`: {error}")]
     System {
@@ -123,6 +129,8 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let admin_listener = admin::bind(&admin_path).map_err(system("bind", &admin_path))?;
     let data_path = Arc::new(DataPath::start(settings.path)?);
     let encryption = encryption(&settings)?;
+    // Everything is loaded and listened on.
+    privileges::relinquish()?;
     let door = Arc::new(FrontDoor {
         routes,
         sessions: Arc::new(Sessions::new(
@@ -142,9 +150,10 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let findings = door.data_path.findings();
     tracing::info!(
         listen = listen.join(" "),
-        path = if findings.kernel { "kernel" } else { "relay" },
+        path = path_name(&door),
         reason = findings.reason.as_deref(),
         sessions_max,
+        uid = nix::unistd::geteuid().as_raw(),
         "serving"
     );
     let mut tasks = JoinSet::new();
@@ -159,11 +168,20 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
             Arc::clone(&arrivals),
         ));
     }
+    notify::ready(&format!("path {}", path_name(&door)));
     stop.first().await;
+    notify::stopping("waiting for sessions to end");
     accepting.shutdown().await;
     drain(&door, settings.drain, &mut stop).await;
     tasks.shutdown().await;
     std::fs::remove_file(&admin_path).map_err(system("unlink", &admin_path))
+}
+
+fn path_name(door: &FrontDoor) -> &'static str {
+    match door.data_path.findings().kernel {
+        true => "kernel",
+        false => "relay",
+    }
 }
 
 /// Waits for the sessions to end by themselves, at most so long, then ends them.

@@ -1,13 +1,17 @@
 //! The registry's file: how it is made, opened and kept apart from newer versions of itself.
 
 use std::fs::DirBuilder;
-use std::fs::File;
+use std::fs::OpenOptions;
+use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::fcntl::Flock;
 use nix::fcntl::FlockArg;
+use nix::fcntl::OFlag;
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
 
@@ -94,7 +98,14 @@ fn create_schema(connection: &Connection, path: &Path) -> Result<(), RegistryErr
         path: lock_path.clone(),
         source,
     };
-    let file = File::create(&lock_path).map_err(lock_failed)?;
+    // A router that runs as its own user may write beside the registry: no link is followed.
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(&lock_path)
+        .map_err(lock_failed)?;
     let _guard = Flock::lock(file, FlockArg::LockExclusive)
         .map_err(|(_, errno)| lock_failed(io::Error::from(errno)))?;
     if version(connection, path)? != 0 {
@@ -103,6 +114,14 @@ fn create_schema(connection: &Connection, path: &Path) -> Result<(), RegistryErr
     connection
         .pragma_update(None, "journal_mode", "WAL")
         .map_err(RegistryError::query(path, "PRAGMA journal_mode"))?;
+    // The group of the directory is that of a router which runs as its own user; SQLite gives the
+    // files beside the registry the same mode.
+    std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(|source| {
+        RegistryError::Directory {
+            path: path.to_owned(),
+            source,
+        }
+    })?;
     connection
         .execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))
         .map_err(RegistryError::query(path, "CREATE TABLE"))

@@ -15,13 +15,8 @@ use crate::container::socket_directory::SOCKET_NAME;
 use crate::error::RUN_AS_ROOT;
 use crate::server::Budget;
 
-/// Bits of `CapEff` (linux/capability.h).
-const CAP_NET_ADMIN: u64 = 1 << 12;
-/// See [`CAP_NET_ADMIN`].
-const CAP_BPF: u64 = 1 << 39;
-
 pub(super) fn checks(directories: &Directories) -> Vec<Check> {
-    let mut checks = vec![kernel(), types(), capabilities(), open_files()];
+    let mut checks = vec![kernel(), types(), open_files()];
     checks.push(directory("state directory", directories.state()));
     checks.push(directory("run directory", directories.run()));
     checks.push(socket_paths(directories));
@@ -44,28 +39,6 @@ fn types() -> Check {
     }
     let hint = "sessions are relayed; a kernel with CONFIG_DEBUG_INFO_BTF can redirect them";
     Check::warning(NAME, format!("there is no {PATH}"), hint)
-}
-
-fn capabilities() -> Check {
-    const NAME: &str = "capabilities";
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    match effective(&status) {
-        Some(set) if set & CAP_BPF != 0 && set & CAP_NET_ADMIN != 0 => {
-            Check::good(NAME, "CAP_BPF and CAP_NET_ADMIN")
-        }
-        Some(set) => {
-            let hint = format!("the kernel path needs CAP_BPF and CAP_NET_ADMIN: {RUN_AS_ROOT}");
-            Check::warning(NAME, format!("{set:#x}"), hint)
-        }
-        None => Check::warning(NAME, "/proc/self/status has no CapEff", "mount /proc"),
-    }
-}
-
-fn effective(status: &str) -> Option<u64> {
-    let field = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(field.trim(), 16).ok()
 }
 
 fn open_files() -> Check {
@@ -136,15 +109,6 @@ fn socket_paths(directories: &Directories) -> Check {
 mod tests {
     use super::*;
     use crate::command::doctor::Verdict;
-
-    #[test]
-    fn capabilities_are_read_from_the_status() {
-        assert_eq!(
-            effective("Name:\tpgs\nCapEff:\t000001ffffffffff\n"),
-            Some(0x1ff_ffff_ffff)
-        );
-        assert_eq!(effective("Name:\tpgs\n"), None);
-    }
 
     #[test]
     fn room_for_sockets_is_counted() {
