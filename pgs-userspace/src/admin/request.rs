@@ -59,6 +59,9 @@ pub struct RouterStatus {
     pub listen: Vec<String>,
     /// What the process may do on the machine, where `/proc` tells.
     pub privileges: Option<Held>,
+    /// The configuration file that it has read.
+    #[serde(default)]
+    pub configuration_file: Option<String>,
     /// What was asked for: `auto`, `kernel` or `relay`.
     pub path_requested: String,
     /// What new sessions get: `kernel` or `relay`.

@@ -64,6 +64,10 @@ pub enum Refusal {
     },
     /// The startup packet names no user.
     MissingUser,
+    /// The client is to be told to its tenant, and its packet is too long for that.
+    NoRoomForAddress,
+    /// A trusted proxy does not begin with a PROXY protocol header that can be read.
+    NoProxyHeader,
 }
 
 impl Refusal {
@@ -129,6 +133,8 @@ impl Refusal {
                 version: ProtocolVersion { major: 2, minor: 0 },
             },
             Self::MissingUser,
+            Self::NoRoomForAddress,
+            Self::NoProxyHeader,
         ]
         .into_iter()
     }
@@ -158,6 +164,8 @@ impl Refusal {
                 ("unsupported_protocol", SqlState::FEATURE_NOT_SUPPORTED)
             }
             Self::MissingUser => ("missing_user", SqlState::INVALID_AUTHORIZATION),
+            Self::NoRoomForAddress => ("no_room_for_address", SqlState::PROGRAM_LIMIT_EXCEEDED),
+            Self::NoProxyHeader => ("no_proxy_header", SqlState::PROTOCOL_VIOLATION),
         }
     }
 
@@ -200,6 +208,8 @@ impl Refusal {
                 "received unencrypted data after GSSAPI encryption request"
             }
             Self::MissingUser => "no PostgreSQL user name specified in startup packet",
+            Self::NoRoomForAddress => "startup packet has no room for the client's address",
+            Self::NoProxyHeader => "connection does not begin with a PROXY protocol header",
         };
         message.to_owned()
     }
@@ -253,6 +263,14 @@ impl Refusal {
                 "Use a client that speaks protocol 3 (PostgreSQL 7.4 and later)."
             }
             Self::MissingUser => "Give a user name; it may also name the tenant.",
+            Self::NoRoomForAddress => {
+                "Shorten `options` or another parameter by 100 bytes; the administrator can leave \
+                 the address out with `pgs set <tenant> client_address=off`."
+            }
+            Self::NoProxyHeader => {
+                "Connections from this address are a load balancer's: have it send the header, or \
+                 take its address out of `[proxy_protocol] trusted`."
+            }
         }
     }
 }

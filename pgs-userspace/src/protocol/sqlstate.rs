@@ -21,6 +21,8 @@ impl SqlState {
     pub const INVALID_AUTHORIZATION: Self = Self(*b"28000");
     /// `too_many_connections`.
     pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
+    /// `program_limit_exceeded`.
+    pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");
     /// `query_canceled`.
     pub const QUERY_CANCELED: Self = Self(*b"57014");
     /// `admin_shutdown`.

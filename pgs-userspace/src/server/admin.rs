@@ -34,6 +34,7 @@ use crate::privileges::Held;
 pub(super) struct Process {
     pub(super) begun: Instant,
     pub(super) listen: Vec<String>,
+    pub(super) configuration_file: Option<String>,
 }
 
 /// Makes the socket; only root and the router's own user can connect.
@@ -133,6 +134,7 @@ fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
         uptime_seconds: process.begun.elapsed().as_secs(),
         listen: process.listen.clone(),
         privileges: Held::by_this_process().ok(),
+        configuration_file: process.configuration_file.clone(),
         path_requested: findings.requested.name().into(),
         path: if findings.kernel { "kernel" } else { "relay" }.into(),
         path_reason: findings.reason.clone(),

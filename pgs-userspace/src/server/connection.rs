@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
@@ -26,12 +27,13 @@ use super::negotiation::Opening;
 use super::negotiation::TlsRequest;
 use super::negotiation::negotiate;
 use super::negotiation::negotiate_encrypted;
+use super::origin;
+use super::origin::Origin;
 use super::sessions::Identity;
 use super::sessions::SessionLease;
 use super::sessions::Sessions;
-use crate::config::limits::ARRIVAL_DEADLINE;
+use crate::config::configuration::Configuration;
 use crate::config::limits::CLOSE_LINGER;
-use crate::config::limits::LOGIN_DEADLINE;
 use crate::datapath::DataPath;
 use crate::datapath::handover::CloseReason;
 use crate::protocol::refusal::Refusal;
@@ -47,6 +49,7 @@ const INTERNAL_ROLE: &[u8] = b"postgres";
 /// What every connection uses.
 #[derive(Debug)]
 pub(super) struct FrontDoor {
+    pub(super) configuration: Configuration,
     pub(super) routes: RouteTable,
     pub(super) sessions: Arc<Sessions>,
     pub(super) cancels: Arc<CancelTable>,
@@ -64,9 +67,19 @@ pub(super) async fn serve(
     permit: OwnedSemaphorePermit,
 ) {
     let accepted = Instant::now();
-    let deadline = accepted + ARRIVAL_DEADLINE;
+    let deadline = accepted + door.configuration.limits.arrival_deadline;
     Counters::add(&door.counters.accepted);
-    let opening = timeout_at(deadline, negotiate(&mut client, &door.encryption)).await;
+    let trusted = &door.configuration.proxy_protocol.trusted;
+    let found = timeout_at(deadline, origin::find(&mut client, address, trusted)).await;
+    let (address, opening) = match found {
+        Ok(Ok(Origin::Client(address, front))) => {
+            let negotiated = negotiate(&mut client, &door.encryption, front);
+            (address, timeout_at(deadline, negotiated).await)
+        }
+        Ok(Ok(Origin::End(end))) => (address, Ok(Ok(Opening::Settled(end)))),
+        Ok(Err(error)) => (address, Ok(Err(error))),
+        Err(elapsed) => (address, Err(elapsed)),
+    };
     let arrival = Arrival {
         door: &door,
         address,
@@ -104,7 +117,7 @@ impl Arrival<'_> {
             accepted,
             ..
         } = self;
-        let deadline = accepted + ARRIVAL_DEADLINE;
+        let deadline = accepted + door.configuration.limits.arrival_deadline;
         let handshake = door.encryption.accept(client, request, front);
         let mut client = match timeout_at(deadline, handshake).await {
             Ok(Ok(client)) => client,
@@ -144,7 +157,7 @@ impl Arrival<'_> {
                     door,
                     client,
                     address,
-                    deadline: accepted + LOGIN_DEADLINE,
+                    accepted,
                 }
                 .log_in(&message, rest)
                 .await;
@@ -197,7 +210,7 @@ struct Connection<'a, C> {
     door: &'a FrontDoor,
     client: C,
     address: SocketAddr,
-    deadline: Instant,
+    accepted: Instant,
 }
 
 impl<C: ClientStream> Connection<'_, C> {
@@ -239,7 +252,9 @@ impl<C: ClientStream> Connection<'_, C> {
             database,
             client: *address,
         };
-        let lease = door.sessions.begin(identity)?;
+        let lease = door
+            .sessions
+            .begin(identity, route.settings.connections_max)?;
         Ok((route, lease))
     }
 
@@ -276,9 +291,15 @@ impl<C: ClientStream> Connection<'_, C> {
             door,
             mut client,
             address,
-            deadline,
+            accepted,
         } = self;
-        let mut backend = match connect(route, message).await {
+        let deadline = accepted + route.settings.login_deadline;
+        let within = door.configuration.limits.backend_connect_deadline;
+        let packet = match origin::startup_packet(route, message, address) {
+            Ok(packet) => packet,
+            Err(refusal) => return Err((client, refusal)),
+        };
+        let mut backend = match connect(route, &packet, within).await {
             Ok(backend) => backend,
             Err(refusal) => return Err((client, refusal)),
         };
@@ -290,7 +311,7 @@ impl<C: ClientStream> Connection<'_, C> {
             reason = lease.session().ended() => return Err((client, farewell(&reason))),
         };
         let meter = &lease.session().meter;
-        meter.add_to_backend(message.raw().len() + login.to_backend_bytes);
+        meter.add_to_backend(packet.len() + login.to_backend_bytes);
         meter.add_to_client(login.to_client_bytes);
         let session = lease.session().id;
         match ended {
@@ -331,11 +352,11 @@ impl<C: ClientStream> Connection<'_, C> {
 
 const RELAXED: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Relaxed;
 
-/// Connects to the tenant's server and sends it the startup packet, byte for byte.
-async fn connect(route: &Route, message: &StartupMessage) -> Result<UnixStream, Refusal> {
+/// Connects to the tenant's server and sends it the startup packet.
+async fn connect(route: &Route, packet: &[u8], within: Duration) -> Result<UnixStream, Refusal> {
     let connected = async {
-        let mut backend = backend::connect(&route.socket_directory).await?;
-        backend.write_all(message.raw()).await?;
+        let mut backend = backend::connect(&route.socket_directory, within).await?;
+        backend.write_all(packet).await?;
         std::io::Result::Ok(backend)
     };
     connected.await.map_err(|error| {

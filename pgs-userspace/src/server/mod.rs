@@ -16,6 +16,7 @@ mod listener;
 mod login;
 mod negotiation;
 mod notify;
+mod origin;
 mod rewound;
 mod run;
 mod secure_flow;
