@@ -12,6 +12,7 @@
 mod access;
 mod bulk;
 mod cancel;
+mod client_address;
 mod closing;
 mod crowd;
 mod drain;
@@ -20,6 +21,8 @@ mod handover;
 mod indistinguishable;
 mod lifecycle;
 mod notify;
+mod privileges;
+mod proxy_protocol;
 mod queries;
 mod replication;
 mod routing;
@@ -42,6 +45,8 @@ const MODULES: &[(&str, &[Named])] = &[
     ("indistinguishable", indistinguishable::SCENARIOS),
     ("access", access::SCENARIOS),
     ("cancel", cancel::SCENARIOS),
+    ("client_address", client_address::SCENARIOS),
+    ("proxy_protocol", proxy_protocol::SCENARIOS),
     ("notify", notify::SCENARIOS),
     ("handover", handover::SCENARIOS),
     ("closing", closing::SCENARIOS),
@@ -50,6 +55,7 @@ const MODULES: &[(&str, &[Named])] = &[
     ("replication", replication::SCENARIOS),
     ("tls", tls::SCENARIOS),
     ("crowd", crowd::SCENARIOS),
+    ("privileges", privileges::SCENARIOS),
     ("lifecycle", lifecycle::SCENARIOS),
     ("drain", drain::SCENARIOS),
 ];

@@ -59,8 +59,19 @@ impl Installation {
 
     /// Another router on the same tenants, with a run directory and a port of its own.
     pub fn second_router(&self, name: &str) -> anyhow::Result<Router> {
+        self.second_router_with(name, &[])
+    }
+
+    /// The same, with these arguments of `pgs serve` besides.
+    pub fn second_router_with(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Router> {
         let directory = self.directory.path();
-        Router::start(&directory.join("state"), &directory.join(name), self.path)
+        let arguments = [&["--path", self.path.as_str()], arguments].concat();
+        Router::start_with(&directory.join("state"), &directory.join(name), &arguments)
+    }
+
+    /// The state directory.
+    pub fn state_directory(&self) -> PathBuf {
+        self.directory.path().join("state")
     }
 
     /// Where files of a test can be put.

@@ -6,6 +6,7 @@ use std::io::BufRead as _;
 use std::io::BufReader;
 use std::io::Read as _;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -15,6 +16,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use anyhow::bail;
 use anyhow::ensure;
+
+use socket2::Domain;
+use socket2::Socket as Socket2;
+use socket2::Type;
 
 use crate::socket::Socket;
 
@@ -106,6 +111,24 @@ impl Wire {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(IO_LIMIT))?;
         Self::new(Socket::Tcp(stream))
+    }
+
+    /// Through the port, from another address of this machine.
+    pub fn connect_tcp_from(source: IpAddr, address: SocketAddr) -> anyhow::Result<Self> {
+        let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+        let connected = socket.connect(&address.into());
+        connected.with_context(|| format!("connect {address} from {source}"))?;
+        let stream = TcpStream::from(socket);
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(IO_LIMIT))?;
+        Self::new(Socket::Tcp(stream))
+    }
+
+    /// Where it connects from.
+    pub fn local_address(&self) -> anyhow::Result<SocketAddr> {
+        let local = self.stream.get_ref().as_ref().local_addr()?;
+        local.as_socket().context("not over TCP")
     }
 
     /// To the tenant's server itself.

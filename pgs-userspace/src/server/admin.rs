@@ -80,16 +80,17 @@ async fn exchange(
     process: &Process,
     mut stream: UnixStream,
 ) -> std::io::Result<()> {
+    let (reader, _) = stream.split();
+    let mut line = Vec::new();
+    let mut reader = BufReader::new(reader.take(ADMIN_REQUEST_BYTES_MAX as u64));
+    reader.read_until(b'\n', &mut line).await?;
+    // Only now, or who asks would find the connection closed under its question.
     let peer = stream.peer_cred()?;
     if peer.uid() != 0 && peer.uid() != nix::unistd::geteuid().as_raw() {
         tracing::warn!(uid = peer.uid(), "admin request of a foreign user refused");
         let message = format!("user {} is neither root nor the router's own", peer.uid());
         return say(&mut stream, &Response::Failed { message }).await;
     }
-    let (reader, _) = stream.split();
-    let mut line = Vec::new();
-    let mut reader = BufReader::new(reader.take(ADMIN_REQUEST_BYTES_MAX as u64));
-    reader.read_until(b'\n', &mut line).await?;
     let response = match serde_json::from_slice(&line) {
         Ok(request) => answer(door, process, request),
         Err(error) => Response::Failed {
