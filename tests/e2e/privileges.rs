@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -135,7 +136,15 @@ fn a_user_of_its_own(stage: &Stage) -> anyhow::Result<()> {
         renewed.certificate.to_string_lossy(),
         renewed.key.to_string_lossy(),
     ];
-    let set = ["tls", "set", "--certificate", &files[0], "--key", &files[1]];
+    let set = [
+        "tls",
+        "set",
+        "renewed.test",
+        "--certificate",
+        &files[0],
+        "--key",
+        &files[1],
+    ];
     router.pgs(&set)?;
     process::eventually("the new certificate is shown", LIMIT, || {
         let wire = Wire::connect_tcp(router.address())?;
@@ -234,6 +243,7 @@ fn service_manager(stage: &Stage) -> anyhow::Result<()> {
             "--path",
             stage.path().as_str(),
         ])
+        .stderr(Stdio::null())
         .spawn()?;
     let heard = || {
         let mut message = [0; 256];
