@@ -19,6 +19,7 @@ mod drain;
 mod front_door;
 mod handover;
 mod indistinguishable;
+mod isolation;
 mod lifecycle;
 mod notify;
 mod privileges;
@@ -55,6 +56,7 @@ const MODULES: &[(&str, &[Named])] = &[
     ("replication", replication::SCENARIOS),
     ("tls", tls::SCENARIOS),
     ("crowd", crowd::SCENARIOS),
+    ("isolation", isolation::SCENARIOS),
     ("privileges", privileges::SCENARIOS),
     ("lifecycle", lifecycle::SCENARIOS),
     ("drain", drain::SCENARIOS),
