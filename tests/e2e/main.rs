@@ -16,11 +16,13 @@ mod client_address;
 mod closing;
 mod crowd;
 mod drain;
+mod enumeration;
 mod front_door;
 mod handover;
 mod indistinguishable;
 mod isolation;
 mod lifecycle;
+mod limits;
 mod notify;
 mod privileges;
 mod proxy_protocol;
@@ -45,6 +47,8 @@ const MODULES: &[(&str, &[Named])] = &[
     ("front_door", front_door::SCENARIOS),
     ("indistinguishable", indistinguishable::SCENARIOS),
     ("access", access::SCENARIOS),
+    ("enumeration", enumeration::SCENARIOS),
+    ("limits", limits::SCENARIOS),
     ("cancel", cancel::SCENARIOS),
     ("client_address", client_address::SCENARIOS),
     ("proxy_protocol", proxy_protocol::SCENARIOS),

@@ -48,7 +48,7 @@ fn router(stage: &Stage, name: &str) -> anyhow::Result<Router> {
 }
 
 fn through_proxy(router: &Router, header: &[u8]) -> anyhow::Result<Wire> {
-    let mut wire = Wire::connect_tcp_from(PROXY, router.address())?;
+    let mut wire = Wire::connect_from(PROXY, router.address())?;
     wire.send(header)?;
     Ok(wire)
 }
@@ -82,7 +82,7 @@ fn a_trusted_word(stage: &Stage) -> anyhow::Result<()> {
         router.log()
     );
     // Before SSLRequest, and byte by byte.
-    let mut wire = Wire::connect_tcp_from(PROXY, router.address())?;
+    let mut wire = Wire::connect_from(PROXY, router.address())?;
     for byte in version_2() {
         wire.send(&[byte])?;
     }
@@ -90,7 +90,7 @@ fn a_trusted_word(stage: &Stage) -> anyhow::Result<()> {
     ensure!(wire.receive(1)? == b"N");
     wire.log_in(alpha)?;
     // In one piece with the startup packet.
-    let mut wire = Wire::connect_tcp_from(PROXY, router.address())?;
+    let mut wire = Wire::connect_from(PROXY, router.address())?;
     let startup = startup_packet(PROTOCOL_3_0, &[("user", &alpha.user)]);
     wire.send(&[VERSION_1, &startup].concat())?;
     let greeting = wire.authenticate(&alpha.password)?;
@@ -125,7 +125,7 @@ fn an_untrusted_header(stage: &Stage) -> anyhow::Result<()> {
     wire.log_in(alpha)?;
     ensure!(wire.query_value("show pgs.client_addr")? == "127.0.0.1");
     // A router that trusts nobody treats the proxy like everybody.
-    let mut wire = Wire::connect_tcp_from(PROXY, stage.router()?.address())?;
+    let mut wire = Wire::connect_from(PROXY, stage.router()?.address())?;
     wire.send(&[VERSION_1, &startup].concat())?;
     let (answer, closed) = wire.receive_until_quiet(Duration::from_secs(3))?;
     ensure!(

@@ -17,10 +17,6 @@ use anyhow::Context as _;
 use anyhow::bail;
 use anyhow::ensure;
 
-use socket2::Domain;
-use socket2::Socket as Socket2;
-use socket2::Type;
-
 use crate::socket::Socket;
 
 /// For one read or write; a server that is silent for longer has hung.
@@ -113,16 +109,20 @@ impl Wire {
         Self::new(Socket::Tcp(stream))
     }
 
-    /// Through the port, from another address of this machine.
-    pub fn connect_tcp_from(source: IpAddr, address: SocketAddr) -> anyhow::Result<Self> {
-        let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
+    /// Through the port, from this address of the machine. All of 127.0.0.0/8 is its own.
+    pub fn connect_from(source: IpAddr, address: SocketAddr) -> anyhow::Result<Self> {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            Some(socket2::Protocol::TCP),
+        )?;
         socket.bind(&SocketAddr::new(source, 0).into())?;
-        let connected = socket.connect(&address.into());
-        connected.with_context(|| format!("connect {address} from {source}"))?;
-        let stream = TcpStream::from(socket);
-        stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(IO_LIMIT))?;
-        Self::new(Socket::Tcp(stream))
+        socket
+            .connect(&address.into())
+            .with_context(|| format!("connect {address} from {source}"))?;
+        socket.set_tcp_nodelay(true)?;
+        socket.set_write_timeout(Some(IO_LIMIT))?;
+        Self::new(Socket::Tcp(socket.into()))
     }
 
     /// Where it connects from.

@@ -10,16 +10,23 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio::time::sleep_until;
 use tokio::time::timeout;
 use tokio::time::timeout_at;
 
+use super::admission::Admission;
+use super::admission::Attempt;
 use super::backend;
 use super::cancel::CancelTable;
+use super::cancel::Issuer;
 use super::client::ClientStream;
 use super::client::finish;
 use super::counters::Counters;
 use super::encryption::Encryption;
+use super::entrance::Places;
+use super::entrance::farewell;
 use super::login::Login;
 use super::login::LoginEnd;
 use super::negotiation::Negotiated;
@@ -34,12 +41,11 @@ use super::sessions::SessionLease;
 use super::sessions::Sessions;
 use crate::config::configuration::Configuration;
 use crate::config::limits::CLOSE_LINGER;
+use crate::config::limits::NO_ACCESS_ANSWER_DELAY;
 use crate::datapath::DataPath;
-use crate::datapath::handover::CloseReason;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::startup::StartupMessage;
 use crate::tenant::registry::RegistryError;
-use crate::tenant::route::Access;
 use crate::tenant::route::Route;
 use crate::tenant::route::RouteTable;
 
@@ -53,6 +59,9 @@ pub(super) struct FrontDoor {
     pub(super) routes: RouteTable,
     pub(super) sessions: Arc<Sessions>,
     pub(super) cancels: Arc<CancelTable>,
+    pub(super) admission: Arc<Admission>,
+    /// Refused clients that may take their time to read why.
+    pub(super) farewells: Semaphore,
     pub(super) encryption: Encryption,
     pub(super) counters: Counters,
     pub(super) data_path: Arc<DataPath>,
@@ -71,20 +80,27 @@ pub(super) async fn serve(
     Counters::add(&door.counters.accepted);
     let trusted = &door.configuration.proxy_protocol.trusted;
     let found = timeout_at(deadline, origin::find(&mut client, address, trusted)).await;
-    let (address, opening) = match found {
-        Ok(Ok(Origin::Client(address, front))) => {
-            let negotiated = negotiate(&mut client, &door.encryption, front);
-            (address, timeout_at(deadline, negotiated).await)
+    let (address, front) = match found {
+        Ok(Ok(Origin::Client(address, front))) => (address, Ok(front)),
+        Ok(Ok(Origin::End(end))) => (address, Err(end)),
+        Ok(Err(error)) => {
+            return tracing::debug!(%address, %error, "connection failed before its header");
         }
-        Ok(Ok(Origin::End(end))) => (address, Ok(Ok(Opening::Settled(end)))),
-        Ok(Err(error)) => (address, Ok(Err(error))),
-        Err(elapsed) => (address, Err(elapsed)),
+        Err(_) => (address, Err(late())),
+    };
+    let places = match door.arrive(address, permit) {
+        Ok(places) => places,
+        Err(refusal) => return door.turn_away(&client, address, &refusal),
     };
     let arrival = Arrival {
         door: &door,
         address,
         accepted,
-        permit,
+        places,
+    };
+    let opening = match front {
+        Ok(front) => timeout_at(deadline, negotiate(&mut client, &door.encryption, front)).await,
+        Err(end) => return arrival.serve(client, end).await,
     };
     match opening {
         Ok(Ok(Opening::Settled(negotiated))) => arrival.serve(client, negotiated).await,
@@ -105,7 +121,7 @@ struct Arrival<'a> {
     door: &'a FrontDoor,
     address: SocketAddr,
     accepted: Instant,
-    permit: OwnedSemaphorePermit,
+    places: Places,
 }
 
 impl Arrival<'_> {
@@ -147,10 +163,8 @@ impl Arrival<'_> {
             door,
             address,
             accepted,
-            permit,
+            places,
         } = self;
-        // From here on a session's place counts, or a cancel's, and no more that of an arrival.
-        drop(permit);
         match negotiated {
             Negotiated::Session(message, rest) => {
                 let ended = Connection {
@@ -159,18 +173,20 @@ impl Arrival<'_> {
                     address,
                     accepted,
                 }
-                .log_in(&message, rest)
+                .log_in(&message, rest, places)
                 .await;
                 if let Err((client, refusal)) = ended {
-                    refuse(door, client, address, &refusal).await;
+                    door.refuse(client, address, &refusal).await;
                 }
                 return;
             }
             Negotiated::Refused(refusal) => {
-                return refuse(door, client, address, &refusal).await;
+                return door.refuse(client, address, &refusal).await;
             }
             Negotiated::Cancel(request) => {
-                door.cancels.deliver(&request, &door.counters).await;
+                // From here on the place of a cancel counts.
+                drop(places);
+                door.cancel(&request, address).await;
             }
             Negotiated::Silent => Counters::add(&door.counters.silent),
             Negotiated::Malformed(why) => {
@@ -181,28 +197,6 @@ impl Arrival<'_> {
         // Over TLS an end without a word is an error to some clients; in the clear it is the end.
         timeout(CLOSE_LINGER, client.shutdown()).await.ok();
     }
-}
-
-/// Says why not, and closes so that the client gets to read it.
-async fn refuse(
-    door: &FrontDoor,
-    mut client: impl ClientStream,
-    address: SocketAddr,
-    refusal: &Refusal,
-) {
-    door.counters.refused(refusal);
-    tracing::info!(
-        %address,
-        sqlstate = %refusal.sqlstate(),
-        refusal = refusal.name(),
-        "connection refused"
-    );
-    let farewell = async {
-        client.write_all(&refusal.encode()).await?;
-        finish(&mut client).await
-    };
-    // The client may be gone: there is nobody left to tell.
-    timeout(CLOSE_LINGER, farewell).await.ok();
 }
 
 /// A client that has sent its startup packet.
@@ -216,16 +210,33 @@ struct Connection<'a, C> {
 impl<C: ClientStream> Connection<'_, C> {
     /// Finds the tenant, logs the client in there, lets the session begin. A refusal comes back
     /// with the client that is to be told.
-    async fn log_in(self, message: &StartupMessage, rest: BytesMut) -> Result<(), (C, Refusal)> {
-        let (route, lease) = match self.admit(message) {
+    async fn log_in(
+        self,
+        message: &StartupMessage,
+        rest: BytesMut,
+        places: Places,
+    ) -> Result<(), (C, Refusal)> {
+        let asked = Instant::now();
+        let (route, lease, attempt) = match self.admit(message) {
             Ok(admitted) => admitted,
-            Err(refusal) => return Err((self.client, refusal)),
+            Err(refusal) => {
+                if matches!(refusal, Refusal::NoAccess { .. }) {
+                    // Whether there is such a tenant must not show in the time either.
+                    sleep_until(asked + NO_ACCESS_ANSWER_DELAY).await;
+                }
+                return Err((self.client, refusal));
+            }
         };
-        self.log_in_to(&route, lease, message, rest).await
+        // From here on a session's place counts.
+        drop(places);
+        self.log_in_to(&route, lease, attempt, message, rest).await
     }
 
     /// Whether and where the client may log in.
-    fn admit(&self, message: &StartupMessage) -> Result<(Route, SessionLease), Refusal> {
+    fn admit(
+        &self,
+        message: &StartupMessage,
+    ) -> Result<(Route, SessionLease, Option<Attempt>), Refusal> {
         let Self { door, address, .. } = self;
         let user = String::from_utf8_lossy(message.user()).into_owned();
         let database = String::from_utf8_lossy(message.database()).into_owned();
@@ -242,9 +253,12 @@ impl<C: ClientStream> Connection<'_, C> {
             tracing::error!(%error, "the registry cannot be read");
             Refusal::RouterFault
         })?;
-        let Some(route) = route.filter(|route| route.access == Access::Enabled) else {
-            return Err(Refusal::NoAccess { user, database });
+        let no_access = Refusal::NoAccess {
+            user: user.clone(),
+            database: database.clone(),
+            address: address.ip().to_canonical().to_string(),
         };
+        let (route, attempt) = door.let_in(route, *address, no_access)?;
         let tenant = route.tenant.clone();
         let identity = Identity {
             tenant,
@@ -252,10 +266,8 @@ impl<C: ClientStream> Connection<'_, C> {
             database,
             client: *address,
         };
-        let lease = door
-            .sessions
-            .begin(identity, route.settings.connections_max)?;
-        Ok((route, lease))
+        let lease = door.sessions.begin(identity, &route.settings)?;
+        Ok((route, lease, attempt))
     }
 
     /// The tenant that the server name is for, if it is one for tenants; else the one called like
@@ -284,6 +296,7 @@ impl<C: ClientStream> Connection<'_, C> {
         self,
         route: &Route,
         mut lease: SessionLease,
+        attempt: Option<Attempt>,
         message: &StartupMessage,
         rest: BytesMut,
     ) -> Result<(), (C, Refusal)> {
@@ -310,6 +323,9 @@ impl<C: ClientStream> Connection<'_, C> {
             // this comes between two of them.
             reason = lease.session().ended() => return Err((client, farewell(&reason))),
         };
+        if login.found_out {
+            attempt.into_iter().for_each(Attempt::failed);
+        }
         let meter = &lease.session().meter;
         meter.add_to_backend(packet.len() + login.to_backend_bytes);
         meter.add_to_client(login.to_client_bytes);
@@ -321,8 +337,11 @@ impl<C: ClientStream> Connection<'_, C> {
                         .session()
                         .backend_pid
                         .store(process_id.into(), RELAXED);
-                    let directory = route.socket_directory.clone();
-                    lease.learn_key(door.cancels.register(process_id, key, directory));
+                    let issuer = Issuer {
+                        tenant: route.tenant.clone(),
+                        socket_directory: route.socket_directory.clone(),
+                    };
+                    lease.learn_key(door.cancels.register(process_id, key, issuer));
                 }
                 client.begin_session(door, backend, login.held.freeze(), lease);
                 Ok(())
@@ -371,12 +390,4 @@ async fn connect(route: &Route, packet: &[u8], within: Duration) -> Result<UnixS
             _ => Refusal::RouterFault,
         }
     })
-}
-
-/// What a client is told whose login is ended from outside.
-fn farewell(reason: &CloseReason) -> Refusal {
-    match reason {
-        CloseReason::Shutdown => Refusal::RouterEnding,
-        _ => Refusal::Terminated,
-    }
 }

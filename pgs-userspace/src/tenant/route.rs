@@ -93,29 +93,48 @@ impl RouteTable {
         Ok(found)
     }
 
+    /// What holds for a tenant, whether or not its access is on.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn settings(&self, tenant: &TenantId) -> Result<TenantSettings, RegistryError> {
+        let reader = self.take()?;
+        let settings = self.settings_of(&reader, tenant)?;
+        self.put_back(reader);
+        Ok(settings)
+    }
+
+    fn settings_of(
+        &self,
+        reader: &Reader,
+        tenant: &TenantId,
+    ) -> Result<TenantSettings, RegistryError> {
+        let stored = stored(&reader.connection, tenant);
+        let stored = stored.map_err(RegistryError::query(&self.registry, "SELECT"))?;
+        let pairs = stored
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()));
+        resolve(&self.defaults, pairs).map_err(|source| RegistryError::Setting {
+            path: self.registry.clone(),
+            tenant: tenant.to_string(),
+            source,
+        })
+    }
+
     fn look_up(
         &self,
         reader: &Reader,
         user: &str,
         database: &str,
     ) -> Result<Option<Route>, RegistryError> {
-        let failed = || RegistryError::query(&self.registry, "SELECT");
-        let Some((tenant, access)) = reader.find(user, database).map_err(failed())? else {
+        let found = reader.find(user, database);
+        let found = found.map_err(RegistryError::query(&self.registry, "SELECT"))?;
+        let Some((tenant, access)) = found else {
             return Ok(None);
         };
         let settings = match access {
             Access::Disabled => self.defaults.clone(),
-            Access::Enabled => {
-                let stored = stored(&reader.connection, &tenant).map_err(failed())?;
-                let pairs = stored
-                    .iter()
-                    .map(|(name, text)| (name.as_str(), text.as_str()));
-                resolve(&self.defaults, pairs).map_err(|source| RegistryError::Setting {
-                    path: self.registry.clone(),
-                    tenant: tenant.to_string(),
-                    source,
-                })?
-            }
+            Access::Enabled => self.settings_of(reader, &tenant)?,
         };
         let socket_directory = self.directories.socket_directory(&tenant);
         Ok(Some(Route {
