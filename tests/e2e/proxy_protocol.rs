@@ -23,6 +23,7 @@ pub(crate) const SCENARIOS: &[Named] = &[
     ("a_trusted_proxy_must_send_one", a_missing_header),
     ("a_cancel_comes_through_a_proxy", a_cancel),
     ("health_checks_are_silent", health_checks),
+    ("access_lists_look_at_the_client", access_lists),
 ];
 
 /// The proxy of these scenarios, and a client of it.
@@ -196,5 +197,25 @@ fn health_checks(stage: &Stage) -> anyhow::Result<()> {
     let mut wire = through_proxy(&router, local)?;
     wire.log_in(stage.alpha()?)?;
     ensure!(wire.query_value("show pgs.client_addr")? == PROXY.to_string());
+    Ok(())
+}
+
+fn access_lists(stage: &Stage) -> anyhow::Result<()> {
+    let installation = stage.installation()?;
+    let tenant = installation.create_tenant("behind")?;
+    let router = router(stage, "listing")?;
+    router.pgs(&["set", tenant.id(), "allow=192.0.2.0/24"])?;
+    through_proxy(&router, VERSION_1)?.log_in(tenant.login())?;
+    let elsewhere = b"PROXY TCP4 198.51.100.7 10.0.0.1 4711 5432\r\n";
+    let refused = [
+        through_proxy(&router, elsewhere)?,
+        through_proxy(&router, b"PROXY UNKNOWN\r\n")?,
+        Wire::connect_tcp(router.address())?,
+    ];
+    for mut wire in refused {
+        wire.send(&startup_packet(PROTOCOL_3_0, &[("user", tenant.id())]))?;
+        let answer = wire.message()?;
+        ensure!(answer.sqlstate().as_deref() == Some("28000"), "{answer:?}");
+    }
     Ok(())
 }
