@@ -150,23 +150,14 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         .iter()
         .map(|(address, _)| address.to_string())
         .collect();
-    let findings = door.data_path.findings();
-    tracing::info!(
-        listen = listen.join(" "),
-        path = path_name(&door),
-        reason = findings.reason.as_deref(),
-        sessions_max,
-        uid = nix::unistd::geteuid().as_raw(),
-        configuration = configuration_file.as_deref(),
-        "serving"
-    );
     let mut tasks = JoinSet::new();
     let process = Arc::new(Process {
         begun,
         listen,
         configuration_file,
     });
-    tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
+    let told = Arc::clone(&process);
+    tasks.spawn(admin::serve(Arc::clone(&door), told, admin_listener));
     tasks.spawn(idle::watch(Arc::clone(&door)));
     let mut accepting = JoinSet::new();
     let arrivals = Arc::new(Semaphore::new(budget.arrivals));
@@ -177,7 +168,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
             Arc::clone(&arrivals),
         ));
     }
-    notify::ready(&format!("path {}", path_name(&door)));
+    announce(&door, sessions_max, &process);
     stop.first().await;
     notify::stopping("waiting for sessions to end");
     accepting.shutdown().await;
@@ -186,11 +177,20 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     std::fs::remove_file(&admin_path).map_err(system("unlink", &admin_path))
 }
 
-fn path_name(door: &FrontDoor) -> &'static str {
-    match door.data_path.findings().kernel {
-        true => "kernel",
-        false => "relay",
-    }
+/// Tells the log and the service manager that clients are served, and how.
+fn announce(door: &FrontDoor, sessions_max: usize, process: &Process) {
+    let findings = door.data_path.findings();
+    let path = if findings.kernel { "kernel" } else { "relay" };
+    tracing::info!(
+        listen = process.listen.join(" "),
+        path,
+        reason = findings.reason.as_deref(),
+        sessions_max,
+        uid = nix::unistd::geteuid().as_raw(),
+        configuration = process.configuration_file.as_deref(),
+        "serving"
+    );
+    notify::ready(&format!("path {path}"));
 }
 
 /// Waits for the sessions to end by themselves, at most so long, then ends them.

@@ -158,7 +158,7 @@ impl Attempt {
         // What was charged for it stays.
         self.charge = Charge::default();
         self.admission.end(self.key, |back_off, failures, now| {
-            back_off.failed(failures, now)
+            back_off.failed(failures, now);
         });
     }
 }
