@@ -6,6 +6,7 @@
 
 mod accepting;
 mod admin;
+mod admission;
 mod backend;
 mod budget;
 mod cancel;
@@ -13,10 +14,14 @@ mod client;
 mod connection;
 mod counters;
 mod encryption;
+mod entrance;
+mod idle;
 mod keeping;
 mod listener;
 mod login;
 mod negotiation;
+mod notify;
+mod origin;
 mod outliving;
 mod rewound;
 mod run;

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 
 use socket2::SockRef;
 
+use super::cancel::Issuer;
 use super::connection::FrontDoor;
 use super::keeping::TABLE;
 use super::sessions::Identity;
@@ -149,15 +150,23 @@ impl KernelSessions {
             backend_process_id,
             key,
         } = known;
-        let directory = self.directories.socket_directory(&identity.tenant);
-        let mut lease = self.door.sessions.resume(id, identity, meter);
+        let issuer = Issuer {
+            tenant: identity.tenant.clone(),
+            socket_directory: self.directories.socket_directory(&identity.tenant),
+        };
+        // Without the registry there are no settings; then nothing is bounded that was.
+        let settings = self.door.routes.settings(&identity.tenant);
+        let idle_timeout = settings
+            .ok()
+            .and_then(|settings| settings.idle_session_timeout);
+        let mut lease = self.door.sessions.resume(id, identity, meter, idle_timeout);
         let session = Arc::clone(lease.session());
         session
             .backend_pid
             .store(u64::from(backend_process_id), Relaxed);
         if let Some(key) = key {
             let cancels = &self.door.cancels;
-            lease.learn_key(cancels.register(backend_process_id, key, directory));
+            lease.learn_key(cancels.register(backend_process_id, key, issuer));
         }
         Orphan {
             place: slot.number(),
