@@ -28,8 +28,8 @@ pub(super) fn idle_sessions_end(stage: &Stage) -> anyhow::Result<()> {
     let mut idle = log_in(router, HERE, login)?;
     let mut asking = log_in(router, HERE, login)?;
     let mut listening = log_in(router, HERE, login)?;
-    // A row fills what the server collects before it sends, so that one leaves every 0.5 s. The last
-    // one comes before the other stops asking.
+    // A row fills what the server collects before it sends, so that one leaves every 0.5 s.
+    // The last one comes before the other stops asking.
     listening.send_query(
         "copy (select repeat('x', 8192), pg_sleep(0.5)::text from generate_series(1, 11)) \
          to stdout",
