@@ -274,3 +274,11 @@ pub const SECURE_RELAY_READ_BYTES: usize = 16 * 1024;
 
 /// How long a router that ends waits for its sessions over TLS to close.
 pub const SECURE_RELAY_END_DEADLINE: Duration = Duration::from_secs(5);
+// TLS: passthrough and client certificates
+
+/// Longest ClientHello that is read to find out whom it is for, record headers included, in bytes.
+/// One with post-quantum key shares takes two thousand.
+pub const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1024;
+
+/// What is read of a ClientHello at once, in bytes.
+pub const CLIENT_HELLO_READ_BYTES: usize = 4 * 1024;
