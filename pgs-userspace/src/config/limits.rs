@@ -282,3 +282,13 @@ pub const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1024;
 
 /// What is read of a ClientHello at once, in bytes.
 pub const CLIENT_HELLO_READ_BYTES: usize = 4 * 1024;
+
+/// Sockets being made in containers' network namespaces at once; each takes a thread for a moment.
+pub const NAMESPACE_ENTRIES_IN_FLIGHT_MAX: usize = 16;
+
+/// Tenants' servers whose process is remembered, to make sockets in its network namespace; each
+/// holds a descriptor.
+pub const SERVER_PROCESSES_KNOWN_MAX: usize = 256;
+
+/// For a tenant's server to answer an SSLRequest.
+pub const SSL_ANSWER_DEADLINE: Duration = Duration::from_secs(5);

@@ -14,6 +14,7 @@ mod counters;
 mod encryption;
 mod listener;
 mod login;
+mod namespace;
 mod negotiation;
 mod rewound;
 mod run;
