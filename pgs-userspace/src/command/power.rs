@@ -13,6 +13,7 @@ use crate::command::reconcile;
 use crate::config::limits::DOCKER_CALLS_IN_FLIGHT_MAX;
 use crate::container::engine::Engine;
 use crate::container::error::ContainerError;
+use crate::container::server_tls::TlsEnd;
 use crate::error::Error;
 use crate::tenant::id::TenantId;
 use crate::tenant::record::Lifecycle;
@@ -108,7 +109,7 @@ async fn one(
             Err(ContainerError::Missing { .. }) => {
                 let again = format!("making the container of tenant `{tenant}` again");
                 step.becomes(printer, &again);
-                engine.create_container(tenant, &found.blueprint).await?;
+                engine.create_container(tenant, &found.blueprint, TlsEnd::Router).await?;
                 engine.start(tenant).await?;
             }
             other => other?,

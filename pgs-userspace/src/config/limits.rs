@@ -290,5 +290,5 @@ pub const NAMESPACE_ENTRIES_IN_FLIGHT_MAX: usize = 16;
 /// holds a descriptor.
 pub const SERVER_PROCESSES_KNOWN_MAX: usize = 256;
 
-/// For a tenant's server to answer an SSLRequest.
-pub const SSL_ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+/// For a tenant's server to answer an SSLRequest, and for a handshake with it.
+pub const SERVER_TLS_DEADLINE: Duration = Duration::from_secs(5);

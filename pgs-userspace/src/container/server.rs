@@ -148,7 +148,7 @@ impl Engine {
         Ok(printed.trim().parse().unwrap_or(0))
     }
 
-    async fn run_sql(
+    pub(super) async fn run_sql(
         &self,
         tenant: &TenantId,
         task: &str,

@@ -16,6 +16,7 @@ mod listener;
 mod login;
 mod namespace;
 mod negotiation;
+mod passthrough;
 mod rewound;
 mod run;
 mod secure_flow;
@@ -23,6 +24,9 @@ mod secure_relay;
 mod sessions;
 
 pub use budget::Budget;
+pub use namespace::NamespaceError;
+pub use passthrough::ServerTlsError;
+pub use passthrough::shown_certificate;
 pub use run::ServeError;
 pub use run::Settings;
 pub use run::run;

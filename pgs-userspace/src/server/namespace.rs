@@ -45,7 +45,7 @@ const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 5432);
 
 /// Why there is no TCP connection to a tenant's server.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NamespaceError {
+pub enum NamespaceError {
     /// Its Unix socket, which tells which process it is, cannot be connected to.
     #[error("connect to its Unix socket: {0}")]
     Socket(io::Error),
