@@ -48,6 +48,8 @@ pub enum Kind {
     Diagnosis,
     /// A file of SQL that was to be run failed.
     Sql,
+    /// The configuration file cannot be used.
+    Configuration,
     /// Ctrl-C or SIGTERM.
     Interrupted,
 }
@@ -71,6 +73,7 @@ pub const EXIT_CODES: &[(Kind, u8, &str)] = &[
     (Kind::Declined, 15, "declined"),
     (Kind::Diagnosis, 16, "diagnosis"),
     (Kind::Sql, 17, "sql"),
+    (Kind::Configuration, 18, "configuration"),
     (Kind::Interrupted, 130, "interrupted"),
 ];
 

@@ -55,6 +55,9 @@ pub struct RouterStatus {
     pub uptime_seconds: u64,
     /// Addresses it listens on, as `address:port`.
     pub listen: Vec<String>,
+    /// The configuration file that it has read.
+    #[serde(default)]
+    pub configuration_file: Option<String>,
     /// What was asked for: `auto`, `kernel` or `relay`.
     pub path_requested: String,
     /// What new sessions get: `kernel` or `relay`.

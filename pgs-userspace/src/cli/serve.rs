@@ -5,33 +5,33 @@ use std::net::SocketAddr;
 use clap::Args;
 use clap::ValueEnum;
 
-use crate::config::limits::DRAIN_DEADLINE_DEFAULT;
-use crate::config::limits::SESSIONS_MAX_DEFAULT;
-use crate::tls::name::CertificateName;
+use crate::config::value::domain;
 
 const EXAMPLES: &str = "\
 Examples:
   pgs serve
   pgs serve --listen 127.0.0.1:5432 --listen [::1]:5432
   pgs serve --path relay --log-format json
-  pgs serve --tls-required --tls-domain db.example.com";
+  pgs serve --tls-required --tls-domain db.example.com
+
+What is said here counts before the configuration file (`pgs config --help`), which has more.";
 
 /// Arguments of `pgs serve`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ServeArguments {
-    /// Address and port to listen on; may be given several times
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:5432")]
+    /// Address and port to listen on; may be given several times [default: 0.0.0.0:5432]
+    #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Vec<SocketAddr>,
-    /// How sessions' bytes travel
-    #[arg(long, value_enum, default_value_t = PathChoice::Auto, env = "PGS_PATH")]
-    pub path: PathChoice,
-    /// How log lines look
-    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "PGS_LOG_FORMAT")]
-    pub log_format: LogFormat,
-    /// On SIGTERM, wait so long for sessions to end by themselves
-    #[arg(long, value_name = "N", default_value_t = DRAIN_DEADLINE_DEFAULT.as_secs())]
-    pub drain_seconds: u64,
+    /// How sessions' bytes travel [default: auto]
+    #[arg(long, value_enum, env = "PGS_PATH")]
+    pub path: Option<PathChoice>,
+    /// How log lines look [default: text]
+    #[arg(long, value_enum, env = "PGS_LOG_FORMAT")]
+    pub log_format: Option<LogFormatChoice>,
+    /// On SIGTERM, wait so many seconds for sessions to end by themselves [default: 30]
+    #[arg(long, value_name = "N")]
+    pub drain_seconds: Option<u64>,
     /// Refuse sessions that are not encrypted; needs a certificate (`pgs tls --help`)
     #[arg(long)]
     pub tls_required: bool,
@@ -39,10 +39,9 @@ pub struct ServeArguments {
     /// several times
     #[arg(long, value_name = "DOMAIN", value_parser = domain)]
     pub tls_domain: Vec<String>,
-    /// Take at most so many sessions at once
-    #[arg(long, value_name = "N", default_value_t = SESSIONS_MAX_DEFAULT)]
-    #[arg(value_parser = sessions_max)]
-    pub sessions_max: usize,
+    /// Take at most so many sessions at once [default: 9000]
+    #[arg(long, value_name = "N", value_parser = sessions_max)]
+    pub sessions_max: Option<usize>,
 }
 
 /// How sessions' bytes travel.
@@ -58,7 +57,7 @@ pub enum PathChoice {
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub enum LogFormatChoice {
     /// For people
     Text,
     /// One JSON object a line
@@ -70,13 +69,5 @@ fn sessions_max(text: &str) -> Result<usize, String> {
         Ok(0) => Err("a router without sessions serves nobody".to_owned()),
         Ok(number) => Ok(number),
         Err(error) => Err(format!("{error}")),
-    }
-}
-
-/// A host name, in lower case.
-fn domain(text: &str) -> Result<String, String> {
-    match CertificateName::host(text) {
-        Ok(CertificateName::Host(host)) if !host.starts_with("*.") => Ok(host),
-        _ => Err("not a host name such as `db.example.com`".to_owned()),
     }
 }

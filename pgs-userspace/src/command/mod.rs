@@ -1,5 +1,7 @@
 //! The verbs, one file each.
 
+use std::path::PathBuf;
+
 use tokio::time::Instant;
 use tokio::time::sleep;
 
@@ -20,6 +22,7 @@ use crate::tenant::registry::Registry;
 
 mod access;
 mod completions;
+mod configuration;
 mod create;
 mod doctor;
 mod interruption;
@@ -33,6 +36,7 @@ mod reconcile;
 mod remove;
 mod serve;
 mod sessions;
+mod settings;
 mod status;
 mod tls;
 mod url;
@@ -45,6 +49,8 @@ pub struct Context {
     pub directories: Directories,
     /// Where words go.
     pub printer: Printer,
+    /// The configuration file that was named.
+    pub config: Option<PathBuf>,
 }
 
 /// Runs a verb; gives the process's exit code.
@@ -55,6 +61,7 @@ pub async fn run(cli: Cli, printer: Printer) -> Result<u8, Error> {
     let context = Context {
         directories: directories(&cli)?,
         printer,
+        config: cli.directories.config.clone(),
     };
     let done = match cli.verb {
         // These see to signals themselves.
@@ -76,6 +83,9 @@ async fn other(context: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Remove(arguments) => remove::run(context, arguments).await,
         Verb::Enable(arguments) => access::enable(context, arguments).await,
         Verb::Disable(arguments) => access::disable(context, arguments).await,
+        Verb::Set(arguments) => settings::set(context, arguments).await,
+        Verb::Show(arguments) => settings::show(context, arguments).await,
+        Verb::Config(arguments) => configuration::run(context, arguments),
         Verb::Password(arguments) => password::run(context, arguments).await,
         Verb::Url(arguments) => url::run(context, arguments).await,
         Verb::Logs(arguments) => logs::run(context, arguments).await,

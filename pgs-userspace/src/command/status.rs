@@ -90,6 +90,11 @@ fn show_router(context: &Context, router: Option<&RouterStatus>) -> Result<(), E
     };
     printer.line(&format!("router    running, process {}", router.pid))?;
     printer.line(&format!("listens   {}", router.listen.join(", ")))?;
+    let configuration = match &router.configuration_file {
+        Some(file) => file.clone(),
+        None => "no file (`pgs config show` shows what holds)".to_owned(),
+    };
+    printer.line(&format!("config    {configuration}"))?;
     let why = router
         .path_reason
         .as_deref()

@@ -33,6 +33,7 @@ use crate::datapath::meter::Path as DataPathOfSession;
 pub(super) struct Process {
     pub(super) begun: Instant,
     pub(super) listen: Vec<String>,
+    pub(super) configuration_file: Option<String>,
 }
 
 /// Makes the socket; only root and the router's own user can connect.
@@ -126,6 +127,7 @@ fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
         version: env!("CARGO_PKG_VERSION").into(),
         uptime_seconds: process.begun.elapsed().as_secs(),
         listen: process.listen.clone(),
+        configuration_file: process.configuration_file.clone(),
         path_requested: findings.requested.name().into(),
         path: if findings.kernel { "kernel" } else { "relay" }.into(),
         path_reason: findings.reason.clone(),

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::hash::RandomState;
 use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
@@ -16,8 +18,7 @@ use tokio::time::timeout;
 
 use super::backend;
 use super::counters::Counters;
-use crate::config::limits::CANCEL_DEADLINE;
-use crate::config::limits::CANCELS_IN_FLIGHT_MAX;
+use crate::config::sections::Limits;
 use crate::protocol::cancel::CancelKey;
 use crate::protocol::cancel::CancelRequest;
 
@@ -35,16 +36,20 @@ pub(super) struct CancelTable {
     shards: Vec<Mutex<HashMap<Issued, Vec<PathBuf>>>>,
     hasher: RandomState,
     in_flight: Arc<Semaphore>,
+    connect_deadline: Duration,
+    deadline: Duration,
 }
 
-impl Default for CancelTable {
-    fn default() -> Self {
+impl CancelTable {
+    pub(super) fn new(limits: &Limits) -> Self {
         Self {
             shards: std::iter::repeat_with(Mutex::default)
                 .take(SHARDS)
                 .collect(),
             hasher: RandomState::new(),
-            in_flight: Arc::new(Semaphore::new(CANCELS_IN_FLIGHT_MAX)),
+            in_flight: Arc::new(Semaphore::new(limits.cancels_in_flight_max)),
+            connect_deadline: limits.backend_connect_deadline,
+            deadline: limits.cancel_deadline,
         }
     }
 }
@@ -99,7 +104,7 @@ impl CancelTable {
     pub(super) async fn deliver(&self, request: &CancelRequest, counters: &Counters) {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             Counters::add(&counters.cancels_dropped);
-            tracing::warn!("a cancel request was dropped: {CANCELS_IN_FLIGHT_MAX} are under way");
+            tracing::warn!("a cancel request was dropped: as many are under way as may be");
             return;
         };
         let Some(directory) = self.issuer(request) else {
@@ -110,22 +115,22 @@ impl CancelTable {
             );
             return;
         };
-        match timeout(CANCEL_DEADLINE, send(request, &directory)).await {
+        match timeout(self.deadline, self.send(request, &directory)).await {
             Ok(Ok(())) => Counters::add(&counters.cancels_routed),
             Ok(Err(error)) => tracing::warn!(%error, "a cancel request was not delivered"),
             Err(_) => tracing::warn!("a cancel request was not delivered in time"),
         }
     }
-}
 
-/// Ends when the server has acted on the request, which is when it closes: the client takes our
-/// closing as the sign that it may go on.
-async fn send(request: &CancelRequest, directory: &std::path::Path) -> io::Result<()> {
-    let mut server = backend::connect(directory).await?;
-    server.write_all(&request.encode()).await?;
-    let mut nothing = [0; 64];
-    while server.read(&mut nothing).await? > 0 {}
-    Ok(())
+    /// Ends when the server has acted on the request, which is when it closes: the client takes our
+    /// closing as the sign that it may go on.
+    async fn send(&self, request: &CancelRequest, directory: &Path) -> io::Result<()> {
+        let mut server = backend::connect(directory, self.connect_deadline).await?;
+        server.write_all(&request.encode()).await?;
+        let mut nothing = [0; 64];
+        while server.read(&mut nothing).await? > 0 {}
+        Ok(())
+    }
 }
 
 impl Drop for Registered {
@@ -159,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_key_leads_to_its_issuer_as_long_as_it_is_registered() {
-        let table = Arc::new(CancelTable::default());
+        let table = Arc::new(CancelTable::new(&Limits::default()));
         let key = CancelKey::new(&[1, 2, 3, 4]).unwrap();
         let registered = table.register(7, key, "/a".into());
         assert_eq!(table.issuer(&request(7, &[1, 2, 3, 4])), Some("/a".into()));
@@ -178,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_pair_that_two_tenants_issued_leads_to_neither() {
-        let table = Arc::new(CancelTable::default());
+        let table = Arc::new(CancelTable::new(&Limits::default()));
         let key = CancelKey::new(&[1, 2, 3, 4]).unwrap();
         let first = table.register(7, key.clone(), "/a".into());
         let second = table.register(7, key, "/b".into());

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
@@ -29,9 +30,8 @@ use super::negotiation::negotiate_encrypted;
 use super::sessions::Identity;
 use super::sessions::SessionLease;
 use super::sessions::Sessions;
-use crate::config::limits::ARRIVAL_DEADLINE;
+use crate::config::configuration::Configuration;
 use crate::config::limits::CLOSE_LINGER;
-use crate::config::limits::LOGIN_DEADLINE;
 use crate::datapath::DataPath;
 use crate::datapath::handover::CloseReason;
 use crate::protocol::refusal::Refusal;
@@ -47,6 +47,7 @@ const INTERNAL_ROLE: &[u8] = b"postgres";
 /// What every connection uses.
 #[derive(Debug)]
 pub(super) struct FrontDoor {
+    pub(super) configuration: Configuration,
     pub(super) routes: RouteTable,
     pub(super) sessions: Arc<Sessions>,
     pub(super) cancels: Arc<CancelTable>,
@@ -64,7 +65,7 @@ pub(super) async fn serve(
     permit: OwnedSemaphorePermit,
 ) {
     let accepted = Instant::now();
-    let deadline = accepted + ARRIVAL_DEADLINE;
+    let deadline = accepted + door.configuration.limits.arrival_deadline;
     Counters::add(&door.counters.accepted);
     let opening = timeout_at(deadline, negotiate(&mut client, &door.encryption)).await;
     let arrival = Arrival {
@@ -104,7 +105,7 @@ impl Arrival<'_> {
             accepted,
             ..
         } = self;
-        let deadline = accepted + ARRIVAL_DEADLINE;
+        let deadline = accepted + door.configuration.limits.arrival_deadline;
         let handshake = door.encryption.accept(client, request, front);
         let mut client = match timeout_at(deadline, handshake).await {
             Ok(Ok(client)) => client,
@@ -144,7 +145,7 @@ impl Arrival<'_> {
                     door,
                     client,
                     address,
-                    deadline: accepted + LOGIN_DEADLINE,
+                    accepted,
                 }
                 .log_in(&message, rest)
                 .await;
@@ -197,7 +198,7 @@ struct Connection<'a, C> {
     door: &'a FrontDoor,
     client: C,
     address: SocketAddr,
-    deadline: Instant,
+    accepted: Instant,
 }
 
 impl<C: ClientStream> Connection<'_, C> {
@@ -239,7 +240,9 @@ impl<C: ClientStream> Connection<'_, C> {
             database,
             client: *address,
         };
-        let lease = door.sessions.begin(identity)?;
+        let lease = door
+            .sessions
+            .begin(identity, route.settings.connections_max)?;
         Ok((route, lease))
     }
 
@@ -276,9 +279,11 @@ impl<C: ClientStream> Connection<'_, C> {
             door,
             mut client,
             address,
-            deadline,
+            accepted,
         } = self;
-        let mut backend = match connect(route, message).await {
+        let deadline = accepted + route.settings.login_deadline;
+        let within = door.configuration.limits.backend_connect_deadline;
+        let mut backend = match connect(route, message, within).await {
             Ok(backend) => backend,
             Err(refusal) => return Err((client, refusal)),
         };
@@ -332,9 +337,13 @@ impl<C: ClientStream> Connection<'_, C> {
 const RELAXED: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Relaxed;
 
 /// Connects to the tenant's server and sends it the startup packet, byte for byte.
-async fn connect(route: &Route, message: &StartupMessage) -> Result<UnixStream, Refusal> {
+async fn connect(
+    route: &Route,
+    message: &StartupMessage,
+    within: Duration,
+) -> Result<UnixStream, Refusal> {
     let connected = async {
-        let mut backend = backend::connect(&route.socket_directory).await?;
+        let mut backend = backend::connect(&route.socket_directory, within).await?;
         backend.write_all(message.raw()).await?;
         std::io::Result::Ok(backend)
     };

@@ -30,12 +30,12 @@ use super::counters::Counters;
 use super::encryption::Encryption;
 use super::listener;
 use super::sessions::Sessions;
+use crate::config::configuration::Configuration;
 use crate::config::directories::Directories;
 use crate::config::limits::DRAIN_CHECK_INTERVAL;
 use crate::config::limits::SECURE_RELAY_END_DEADLINE;
 use crate::datapath::DataPath;
 use crate::datapath::DataPathError;
-use crate::datapath::PathRequest;
 use crate::datapath::handover::CloseReason;
 use crate::tenant::registry::RegistryError;
 use crate::tenant::route::RouteTable;
@@ -46,20 +46,10 @@ use crate::tls::store::CertificateStore;
 pub struct Settings {
     /// Where the registry, the sockets and the admin socket lie.
     pub directories: Directories,
-    /// Where to listen; at least one.
-    pub listen: Vec<SocketAddr>,
-    /// How to move the bytes.
-    pub path: PathRequest,
-    /// How long SIGTERM waits for sessions to end by themselves.
-    pub drain: Duration,
-    /// Whether a session in the clear is refused.
-    pub tls_required: bool,
-    /// Domains whose `<tenant>.<domain>` a server name in TLS can be.
-    pub tls_domains: Vec<String>,
-    /// Sessions at once, in all.
-    pub sessions_max: usize,
-    /// Sessions at once of one tenant.
-    pub sessions_per_tenant_max: usize,
+    /// What the operator has decided.
+    pub configuration: Configuration,
+    /// The file that part of it comes from.
+    pub configuration_file: Option<PathBuf>,
 }
 
 /// Why the router does not run.
@@ -110,31 +100,39 @@ pub enum ServeError {
 pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let begun = Instant::now();
     let _lock = lock(&settings.directories)?;
-    let budget = Budget::within(raise_descriptor_limit(), settings.sessions_max);
+    let configuration = &settings.configuration;
+    let limits = &configuration.limits;
+    let budget = Budget::within(
+        raise_descriptor_limit(),
+        limits.sessions_max,
+        limits.arrivals_max,
+    );
     let sessions_max = budget.sessions;
-    if sessions_max < settings.sessions_max {
+    if sessions_max < limits.sessions_max {
         tracing::info!(sessions_max, "sessions bounded by the limit on open files");
     }
     // A signal that comes while the parts are being built must not be lost.
     let mut stop = StopSignals::listen()?;
-    let routes = RouteTable::open(&settings.directories)?;
-    let listeners = bind_all(&settings.listen)?;
+    let routes = RouteTable::open(&settings.directories, configuration.tenant_defaults.clone())?;
+    let listeners = bind_all(&configuration.serve.listen)?;
     let admin_path = settings.directories.admin_socket();
     let admin_listener = admin::bind(&admin_path).map_err(system("bind", &admin_path))?;
-    let data_path = Arc::new(DataPath::start(settings.path)?);
+    let data_path = Arc::new(DataPath::start(configuration.serve.path)?);
     let encryption = encryption(&settings)?;
     let door = Arc::new(FrontDoor {
         routes,
-        sessions: Arc::new(Sessions::new(
-            sessions_max,
-            settings.sessions_per_tenant_max,
-        )),
-        cancels: Arc::new(CancelTable::default()),
+        configuration: configuration.clone(),
+        sessions: Arc::new(Sessions::new(sessions_max)),
+        cancels: Arc::new(CancelTable::new(limits)),
         encryption,
         counters: Counters::default(),
         data_path,
         draining: AtomicBool::new(false),
     });
+    let configuration_file = settings
+        .configuration_file
+        .as_ref()
+        .map(|file| file.display().to_string());
     let listen: Vec<_> = listeners
         .iter()
         .map(|(address, _)| address.to_string())
@@ -145,10 +143,15 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         path = if findings.kernel { "kernel" } else { "relay" },
         reason = findings.reason.as_deref(),
         sessions_max,
+        configuration = configuration_file.as_deref(),
         "serving"
     );
     let mut tasks = JoinSet::new();
-    let process = Arc::new(Process { begun, listen });
+    let process = Arc::new(Process {
+        begun,
+        listen,
+        configuration_file,
+    });
     tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
     let mut accepting = JoinSet::new();
     let arrivals = Arc::new(Semaphore::new(budget.arrivals));
@@ -161,7 +164,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     }
     stop.first().await;
     accepting.shutdown().await;
-    drain(&door, settings.drain, &mut stop).await;
+    drain(&door, configuration.serve.drain_deadline, &mut stop).await;
     tasks.shutdown().await;
     std::fs::remove_file(&admin_path).map_err(system("unlink", &admin_path))
 }
@@ -210,10 +213,11 @@ async fn empty(door: &FrontDoor) {
 fn encryption(settings: &Settings) -> Result<Encryption, ServeError> {
     let directory = settings.directories.certificates();
     let certificates = CertificateStore::open(directory.clone());
-    if settings.tls_required && certificates.is_empty() {
+    let tls = &settings.configuration.tls;
+    if tls.required && certificates.is_empty() {
         return Err(ServeError::NoCertificate(directory));
     }
-    let (required, domains) = (settings.tls_required, settings.tls_domains.clone());
+    let (required, domains) = (tls.required, tls.domains.0.clone());
     Ok(Encryption::new(certificates, required, domains)?)
 }
 

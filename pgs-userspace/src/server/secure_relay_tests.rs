@@ -30,14 +30,14 @@ fn fixture_with<C>(wrap: impl FnOnce(DuplexStream) -> C, held: &[u8]) -> Fixture
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let sessions = Arc::new(Sessions::new(1, 1));
+    let sessions = Arc::new(Sessions::new(1));
     let identity = Identity {
         tenant: TenantId::parse("acme").unwrap(),
         user: "acme".into(),
         database: "acme".into(),
         client: ([127, 0, 0, 1], 1).into(),
     };
-    let lease = sessions.begin(identity).unwrap();
+    let lease = sessions.begin(identity, 1).unwrap();
     let (client, client_end) = duplex(CONNECTION_BYTES);
     let (backend, backend_end) = UnixStream::pair().unwrap();
     begin(wrap(client_end), backend_end, held, lease);

@@ -35,7 +35,6 @@ pub(super) struct Sessions {
     next_id: AtomicU64,
     live: AtomicUsize,
     max: usize,
-    max_per_tenant: usize,
 }
 
 /// One live session.
@@ -89,7 +88,7 @@ pub(super) struct Identity {
 }
 
 impl Sessions {
-    pub(super) fn new(max: usize, max_per_tenant: usize) -> Self {
+    pub(super) fn new(max: usize) -> Self {
         Self {
             by_id: std::iter::repeat_with(Mutex::default)
                 .take(SHARDS)
@@ -101,7 +100,6 @@ impl Sessions {
             next_id: AtomicU64::new(1),
             live: AtomicUsize::new(0),
             max,
-            max_per_tenant,
         }
     }
 
@@ -110,8 +108,13 @@ impl Sessions {
         self.live.load(Relaxed)
     }
 
-    /// Makes room for one more and registers it, or says why there is none.
-    pub(super) fn begin(self: &Arc<Self>, identity: Identity) -> Result<SessionLease, Refusal> {
+    /// Makes room for one more and registers it, or says why there is none. The tenant may have
+    /// `tenant_max` now; should it have more, from before, none is ended.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        identity: Identity,
+        tenant_max: usize,
+    ) -> Result<SessionLease, Refusal> {
         let Identity {
             tenant,
             user,
@@ -125,7 +128,7 @@ impl Sessions {
         {
             let mut counts = self.tenant_shard(&tenant);
             let count = counts.entry(tenant.clone()).or_default();
-            if *count >= self.max_per_tenant {
+            if *count >= tenant_max {
                 self.live.fetch_sub(1, Relaxed);
                 return Err(Refusal::TooManyTenantConnections {
                     tenant: tenant.to_string(),
@@ -279,22 +282,22 @@ mod tests {
 
     #[test]
     fn both_bounds_hold_and_a_dropped_lease_makes_room() {
-        let sessions = Arc::new(Sessions::new(3, 2));
-        let first = sessions.begin(identity("a")).unwrap();
-        let _second = sessions.begin(identity("a")).unwrap();
+        let sessions = Arc::new(Sessions::new(3));
+        let first = sessions.begin(identity("a"), 2).unwrap();
+        let _second = sessions.begin(identity("a"), 2).unwrap();
         assert!(matches!(
-            sessions.begin(identity("a")),
+            sessions.begin(identity("a"), 2),
             Err(Refusal::TooManyTenantConnections { .. })
         ));
-        let _third = sessions.begin(identity("b")).unwrap();
+        let _third = sessions.begin(identity("b"), 2).unwrap();
         assert!(matches!(
-            sessions.begin(identity("b")),
+            sessions.begin(identity("b"), 2),
             Err(Refusal::TooManyConnections)
         ));
         assert_eq!(sessions.live(), 3);
         drop(first);
         assert_eq!(sessions.live(), 2);
-        let again = sessions.begin(identity("a")).unwrap();
+        let again = sessions.begin(identity("a"), 2).unwrap();
         assert_eq!(sessions.list(Some("a")).len(), 2);
         assert_eq!(sessions.list(None).last().unwrap().id, again.session().id);
     }

@@ -8,6 +8,7 @@ use nix::sys::resource::getrlimit;
 
 use crate::command::doctor::Check;
 use crate::config::directories::Directories;
+use crate::config::limits::ARRIVALS_MAX_DEFAULT;
 use crate::config::limits::SESSIONS_MAX_DEFAULT;
 use crate::config::limits::SOCKET_PATH_BYTES_MAX;
 use crate::config::limits::TENANT_ID_BYTES_MAX;
@@ -73,7 +74,7 @@ fn open_files() -> Check {
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((_, hard)) => {
             let limit = usize::try_from(hard).unwrap_or(usize::MAX);
-            let sessions = Budget::within(limit, usize::MAX).sessions;
+            let sessions = Budget::within(limit, usize::MAX, ARRIVALS_MAX_DEFAULT).sessions;
             let detail = format!("at most {hard}: room for {sessions} sessions");
             if sessions >= SESSIONS_MAX_DEFAULT {
                 return Check::good(NAME, detail);
