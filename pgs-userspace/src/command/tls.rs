@@ -15,6 +15,7 @@ use crate::cli::tls::SetArguments;
 use crate::cli::tls::TlsArguments;
 use crate::cli::tls::TlsVerb;
 use crate::command::Context;
+use crate::command::server_tls;
 use crate::config::limits::CERTIFICATE_EXPIRY_WARNING;
 use crate::error::Error;
 use crate::error::Kind;
@@ -28,26 +29,30 @@ use crate::tls::files::Pair;
 use crate::tls::name::CertificateName;
 use crate::tls::self_signed;
 
-/// Works on the files alone: a running router notices what has changed.
-pub(super) fn run(context: &Context, arguments: &TlsArguments) -> Result<(), Error> {
+/// Works on the files alone, but for a tenant's own: a running router notices what has changed.
+pub(super) async fn run(context: &Context, arguments: &TlsArguments) -> Result<(), Error> {
     match &arguments.verb {
-        TlsVerb::Set(arguments) => set(context, arguments),
+        TlsVerb::Set(arguments) => set(context, arguments).await,
         TlsVerb::Show(arguments) => show(context, *arguments),
         TlsVerb::SelfSigned(arguments) => self_sign(context, arguments),
     }
 }
 
-fn set(context: &Context, arguments: &SetArguments) -> Result<(), Error> {
+async fn set(context: &Context, arguments: &SetArguments) -> Result<(), Error> {
+    if let Some(tenant) = &arguments.tenant {
+        let (certificate, pems) = Certificate::import(&pair(arguments))?;
+        server_tls::install(context, tenant, &certificate, pems).await?;
+        if let Some(problem) = problem(&CertificateName::Default, &certificate) {
+            context.printer.warning(&format!("it is {problem}"));
+        }
+        return Ok(());
+    }
     let name = match &arguments.name {
         Some(name) => CertificateName::host(name)
             .map_err(|error| Error::new(Kind::Usage, error.to_string()))?,
         None => CertificateName::Default,
     };
-    let pair = Pair {
-        certificate: arguments.certificate.clone(),
-        key: arguments.key.clone(),
-    };
-    let (certificate, [certificate_pem, key_pem]) = Certificate::import(&pair)?;
+    let (certificate, [certificate_pem, key_pem]) = Certificate::import(&pair(arguments))?;
     let installed = install(context, &name, &certificate_pem, &key_pem)?;
     context.printer.note(&format!(
         "certificate `{name}` is installed as `{}`",
@@ -57,6 +62,13 @@ fn set(context: &Context, arguments: &SetArguments) -> Result<(), Error> {
         context.printer.warning(&format!("it is {problem}"));
     }
     Ok(())
+}
+
+fn pair(arguments: &SetArguments) -> Pair {
+    Pair {
+        certificate: arguments.certificate.clone(),
+        key: arguments.key.clone(),
+    }
 }
 
 fn self_sign(context: &Context, arguments: &SelfSignedArguments) -> Result<(), Error> {

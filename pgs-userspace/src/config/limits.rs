@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 pub use access::*;
+pub use tls::*;
 
 mod access;
+mod tls;
 
 /// Longest startup packet, length word included, in bytes: `MAX_STARTUP_PACKET_LENGTH` of
 /// PostgreSQL's `src/include/libpq/pqcomm.h`, which does not count the length word.
@@ -279,21 +281,3 @@ pub const SECURE_RELAY_READ_BYTES: usize = 16 * 1024;
 
 /// How long a router that ends waits for its sessions over TLS to close.
 pub const SECURE_RELAY_END_DEADLINE: Duration = Duration::from_secs(5);
-// TLS: passthrough and client certificates
-
-/// Longest ClientHello that is read to find out whom it is for, record headers included, in bytes.
-/// One with post-quantum key shares takes two thousand.
-pub const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1024;
-
-/// What is read of a ClientHello at once, in bytes.
-pub const CLIENT_HELLO_READ_BYTES: usize = 4 * 1024;
-
-/// Sockets being made in containers' network namespaces at once; each takes a thread for a moment.
-pub const NAMESPACE_ENTRIES_IN_FLIGHT_MAX: usize = 16;
-
-/// Tenants' servers whose process is remembered, to make sockets in its network namespace; each
-/// holds a descriptor.
-pub const SERVER_PROCESSES_KNOWN_MAX: usize = 256;
-
-/// For a tenant's server to answer an SSLRequest, and for a handshake with it.
-pub const SERVER_TLS_DEADLINE: Duration = Duration::from_secs(5);

@@ -119,7 +119,10 @@ impl Engine {
         tenant: &TenantId,
         pem: Vec<u8>,
     ) -> Result<(), ContainerError> {
-        let command = shell("writing the certificate", &in_the_data_directory(WRITE_CERTIFICATE));
+        let command = shell(
+            "writing the certificate",
+            &in_the_data_directory(WRITE_CERTIFICATE),
+        );
         let command = command.with_input(Cursor::new(pem));
         self.execute(tenant, command).await.map(drop)
     }
@@ -129,7 +132,10 @@ impl Engine {
     /// # Errors
     /// The command in the container failed.
     pub async fn keep_certificate(&self, tenant: &TenantId) -> Result<(), ContainerError> {
-        let command = shell("removing the former certificate", &in_the_data_directory(FORGET_OLD_CERTIFICATE));
+        let command = shell(
+            "removing the former certificate",
+            &in_the_data_directory(FORGET_OLD_CERTIFICATE),
+        );
         self.execute(tenant, command).await.map(drop)
     }
 
@@ -138,7 +144,10 @@ impl Engine {
     /// # Errors
     /// There is none, or a command in the container failed.
     pub async fn restore_certificate(&self, tenant: &TenantId) -> Result<(), ContainerError> {
-        let command = shell("restoring the former certificate", &in_the_data_directory(RESTORE_CERTIFICATE));
+        let command = shell(
+            "restoring the former certificate",
+            &in_the_data_directory(RESTORE_CERTIFICATE),
+        );
         self.execute(tenant, command).await?;
         self.reload(tenant).await
     }
@@ -148,7 +157,10 @@ impl Engine {
     /// # Errors
     /// The command in the container failed.
     pub async fn has_certificate(&self, tenant: &TenantId) -> Result<bool, ContainerError> {
-        let command = shell("looking for the certificate", &in_the_data_directory(FIND_CERTIFICATE));
+        let command = shell(
+            "looking for the certificate",
+            &in_the_data_directory(FIND_CERTIFICATE),
+        );
         let printed = self.execute(tenant, command).await?;
         Ok(printed.trim() == "yes")
     }

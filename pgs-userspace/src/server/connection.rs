@@ -22,14 +22,15 @@ use super::counters::Counters;
 use super::encryption::Encryption;
 use super::login::Login;
 use super::login::LoginEnd;
+use super::namespace::Namespaces;
 use super::negotiation::Negotiated;
 use super::negotiation::Opening;
-use super::negotiation::TlsRequest;
 use super::negotiation::negotiate;
-use super::negotiation::negotiate_encrypted;
 use super::sessions::Identity;
 use super::sessions::SessionLease;
 use super::sessions::Sessions;
+use super::tls_policy;
+use super::tls_policy::Shown;
 use crate::config::configuration::Configuration;
 use crate::config::limits::CLOSE_LINGER;
 use crate::datapath::DataPath;
@@ -40,6 +41,8 @@ use crate::tenant::registry::RegistryError;
 use crate::tenant::route::Access;
 use crate::tenant::route::Route;
 use crate::tenant::route::RouteTable;
+use crate::tenant::tls_wishes::TlsWishes;
+use crate::tls::client_authorities::ClientAuthorities;
 
 /// A tenant's superuser; it logs in only from inside its container.
 const INTERNAL_ROLE: &[u8] = b"postgres";
@@ -52,9 +55,32 @@ pub(super) struct FrontDoor {
     pub(super) sessions: Arc<Sessions>,
     pub(super) cancels: Arc<CancelTable>,
     pub(super) encryption: Encryption,
+    pub(super) authorities: ClientAuthorities,
+    pub(super) namespaces: Namespaces,
     pub(super) counters: Counters,
     pub(super) data_path: Arc<DataPath>,
     pub(super) draining: std::sync::atomic::AtomicBool,
+}
+
+impl FrontDoor {
+    /// Whether a client that asks for TLS gets it: from here, or from a tenant's own server.
+    pub(super) async fn offers_tls(&self) -> bool {
+        self.encryption.has_certificate().await
+            || self.encryption.has_domains() && self.tls_wishes().passthrough
+    }
+
+    /// What tenants want of TLS.
+    pub(super) fn tls_wishes(&self) -> TlsWishes {
+        self.routes.tls_wishes().unwrap_or_else(|error| {
+            tracing::error!(%error, "the registry cannot be read");
+            TlsWishes::default()
+        })
+    }
+
+    /// Whether there are no new sessions any more.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(RELAXED)
+    }
 }
 
 /// Serves one connection up to its session. `permit` bounds how many are at this stage.
@@ -67,12 +93,13 @@ pub(super) async fn serve(
     let accepted = Instant::now();
     let deadline = accepted + door.configuration.limits.arrival_deadline;
     Counters::add(&door.counters.accepted);
-    let opening = timeout_at(deadline, negotiate(&mut client, &door.encryption)).await;
+    let opening = timeout_at(deadline, negotiate(&mut client, &door)).await;
     let arrival = Arrival {
         door: &door,
         address,
         accepted,
         permit,
+        refusal: None,
     };
     match opening {
         Ok(Ok(Opening::Settled(negotiated))) => arrival.serve(client, negotiated).await,
@@ -84,61 +111,40 @@ pub(super) async fn serve(
     }
 }
 
-fn late() -> Negotiated {
+pub(super) fn late() -> Negotiated {
     Negotiated::Malformed("no startup packet within the deadline".into())
 }
 
 /// A connection that has not said yet what it wants.
-struct Arrival<'a> {
-    door: &'a FrontDoor,
-    address: SocketAddr,
+pub(super) struct Arrival<'a> {
+    pub(super) door: &'a FrontDoor,
+    pub(super) address: SocketAddr,
     accepted: Instant,
     permit: OwnedSemaphorePermit,
+    /// What a client that wants a session is told, where that is known already.
+    pub(super) refusal: Option<Refusal>,
 }
 
 impl Arrival<'_> {
-    /// The handshake, and what the client says once it is encrypted.
-    async fn encrypt(self, client: TcpStream, request: TlsRequest, front: BytesMut) {
-        let Self {
-            door,
-            address,
-            accepted,
-            ..
-        } = self;
-        let deadline = accepted + door.configuration.limits.arrival_deadline;
-        let handshake = door.encryption.accept(client, request, front);
-        let mut client = match timeout_at(deadline, handshake).await {
-            Ok(Ok(client)) => client,
-            Ok(Err(error)) => {
-                Counters::add(&door.counters.tls_failed);
-                tracing::info!(%address, %error, "no TLS; closed");
-                return;
-            }
-            Err(_) => {
-                Counters::add(&door.counters.tls_failed);
-                tracing::info!(%address, "no TLS within the deadline; closed");
-                return;
-            }
-        };
-        Counters::add(&door.counters.tls_handshakes);
-        match timeout_at(deadline, negotiate_encrypted(&mut client, request)).await {
-            Ok(Ok(negotiated)) => self.serve(client, negotiated).await,
-            Ok(Err(error)) => {
-                tracing::debug!(%address, %error, "connection failed before its startup packet");
-            }
-            Err(_) => self.serve(client, late()).await,
-        }
+    /// When it must have said what it wants.
+    pub(super) fn deadline(&self) -> Instant {
+        self.accepted + self.door.configuration.limits.arrival_deadline
     }
 
-    async fn serve(self, mut client: impl ClientStream, negotiated: Negotiated) {
+    pub(super) async fn serve(self, mut client: impl ClientStream, negotiated: Negotiated) {
         let Self {
             door,
             address,
             accepted,
             permit,
+            refusal,
         } = self;
         // From here on a session's place counts, or a cancel's, and no more that of an arrival.
         drop(permit);
+        let negotiated = match (negotiated, refusal) {
+            (Negotiated::Session(..), Some(refusal)) => Negotiated::Refused(refusal),
+            (negotiated, _) => negotiated,
+        };
         match negotiated {
             Negotiated::Session(message, rest) => {
                 let ended = Connection {
@@ -217,7 +223,7 @@ impl<C: ClientStream> Connection<'_, C> {
         let Self { door, address, .. } = self;
         let user = String::from_utf8_lossy(message.user()).into_owned();
         let database = String::from_utf8_lossy(message.database()).into_owned();
-        if door.draining.load(std::sync::atomic::Ordering::Relaxed) {
+        if door.is_draining() {
             return Err(Refusal::Draining);
         }
         if door.encryption.required && !C::ENCRYPTED {
@@ -233,11 +239,17 @@ impl<C: ClientStream> Connection<'_, C> {
         let Some(route) = route.filter(|route| route.access == Access::Enabled) else {
             return Err(Refusal::NoAccess { user, database });
         };
+        let shown = Shown {
+            encrypted: C::ENCRYPTED,
+            certificates: self.client.certificates(),
+            user: message.user(),
+        };
+        tls_policy::check(&route, &door.authorities, shown)?;
         let tenant = route.tenant.clone();
         let identity = Identity {
             tenant,
-            user,
-            database,
+            user: Some(user),
+            database: Some(database),
             client: *address,
         };
         let lease = door

@@ -19,9 +19,11 @@ mod negotiation;
 mod passthrough;
 mod rewound;
 mod run;
+mod secure_arrival;
 mod secure_flow;
 mod secure_relay;
 mod sessions;
+mod tls_policy;
 
 pub use budget::Budget;
 pub use namespace::NamespaceError;

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
@@ -36,7 +37,6 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::backend;
-use crate::config::limits::BACKEND_CONNECT_DEADLINE;
 use crate::config::limits::NAMESPACE_ENTRIES_IN_FLIGHT_MAX;
 use crate::config::limits::SERVER_PROCESSES_KNOWN_MAX;
 
@@ -49,27 +49,26 @@ pub enum NamespaceError {
     /// Its Unix socket, which tells which process it is, cannot be connected to.
     #[error("connect to its Unix socket: {0}")]
     Socket(io::Error),
+    /// The kernel does not say which process listens on it.
     #[error("getsockopt SO_PEERPIDFD (Linux 6.5 and later): {0}")]
     Process(Errno),
+    /// That process's network namespace cannot be entered.
     #[error("setns into its network namespace (CAP_SYS_ADMIN and CAP_SYS_PTRACE): {0}")]
     Enter(Errno),
     /// `127.0.0.1` would be this machine's own.
     #[error("its container shares this machine's network: it has no loopback of its own")]
     Shared,
+    /// Another system call failed.
     #[error("{call}: {error}")]
     System {
+        /// Which.
         call: &'static str,
+        /// Why.
         error: io::Error,
     },
+    /// The server does not listen there.
     #[error("connect to 127.0.0.1:5432 in its network namespace: {0}")]
     Connect(io::Error),
-}
-
-impl NamespaceError {
-    /// Whether it is the server that is not there, and not this process that may not go there.
-    pub(super) fn is_servers(&self) -> bool {
-        matches!(self, Self::Socket(_) | Self::Connect(_))
-    }
 }
 
 /// The way into tenants' network namespaces.
@@ -106,24 +105,32 @@ impl Default for Namespaces {
 
 impl Namespaces {
     /// Connects to the server whose Unix socket lies in that directory.
-    pub(super) async fn connect(&self, directory: &Path) -> Result<TcpStream, NamespaceError> {
-        let socket = match self.make_socket(directory).await {
+    pub(super) async fn connect(
+        &self,
+        directory: &Path,
+        within: Duration,
+    ) -> Result<TcpStream, NamespaceError> {
+        let socket = match self.make_socket(directory, within).await {
             // It was another server's, which has ended since.
             Err(NamespaceError::Enter(Errno::ESRCH)) => {
                 self.forget(directory);
-                self.make_socket(directory).await?
+                self.make_socket(directory, within).await?
             }
             made => made?,
         };
         let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
-        match timeout(BACKEND_CONNECT_DEADLINE, socket.connect(SERVER.into())).await {
+        match timeout(within, socket.connect(SERVER.into())).await {
             Ok(connected) => connected.map_err(NamespaceError::Connect),
             Err(_) => Err(NamespaceError::Connect(io::ErrorKind::TimedOut.into())),
         }
     }
 
-    async fn make_socket(&self, directory: &Path) -> Result<OwnedFd, NamespaceError> {
-        let process = self.process(directory).await?;
+    async fn make_socket(
+        &self,
+        directory: &Path,
+        within: Duration,
+    ) -> Result<OwnedFd, NamespaceError> {
+        let process = self.process(directory, within).await?;
         // Never closed, so there is always a place in the end.
         let _place = self.entries.acquire().await;
         let (answer, made) = oneshot::channel();
@@ -140,7 +147,11 @@ impl Namespaces {
     }
 
     /// Which process listens on the server's Unix socket.
-    async fn process(&self, directory: &Path) -> Result<Arc<OwnedFd>, NamespaceError> {
+    async fn process(
+        &self,
+        directory: &Path,
+        within: Duration,
+    ) -> Result<Arc<OwnedFd>, NamespaceError> {
         let pinned = backend::pin(&directory.join(backend::SOCKET_NAME));
         let status = pinned.and_then(|pinned| Ok(fstat(&pinned)?));
         let status = status.map_err(NamespaceError::Socket)?;
@@ -154,7 +165,7 @@ impl Namespaces {
         {
             return Ok(known.process);
         }
-        let connection = backend::connect(directory).await;
+        let connection = backend::connect(directory, within).await;
         let connection = connection.map_err(NamespaceError::Socket)?;
         let process = getsockopt(&connection, PeerPidfd).map_err(NamespaceError::Process)?;
         let process = Arc::new(process);

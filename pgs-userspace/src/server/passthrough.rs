@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustls::ClientConfig;
@@ -57,8 +58,9 @@ pub(super) async fn connect(
     namespaces: &Namespaces,
     directory: &Path,
     request: TlsRequest,
+    within: Duration,
 ) -> Result<TcpStream, ServerTlsError> {
-    let mut server = namespaces.connect(directory).await?;
+    let mut server = namespaces.connect(directory, within).await?;
     let asked = async {
         server.set_nodelay(true)?;
         // As the client did it: a server asks more of a ClientHello that comes without a request.
@@ -82,7 +84,8 @@ pub(super) async fn connect(
 /// # Errors
 /// The server does not listen for TLS, or cannot make a handshake.
 pub async fn shown_certificate(directory: &Path) -> Result<Bytes, ServerTlsError> {
-    let server = connect(&Namespaces::default(), directory, TlsRequest::Asked).await?;
+    let (namespaces, within) = (Namespaces::default(), SERVER_TLS_DEADLINE);
+    let server = connect(&namespaces, directory, TlsRequest::Asked, within).await?;
     let failed = |error: rustls::Error| ServerTlsError::Handshake(io::Error::other(error));
     let provider = Arc::new(ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider.clone())

@@ -29,6 +29,7 @@ use super::connection::FrontDoor;
 use super::counters::Counters;
 use super::encryption::Encryption;
 use super::listener;
+use super::namespace::Namespaces;
 use super::sessions::Sessions;
 use crate::config::configuration::Configuration;
 use crate::config::directories::Directories;
@@ -39,6 +40,7 @@ use crate::datapath::DataPathError;
 use crate::datapath::handover::CloseReason;
 use crate::tenant::registry::RegistryError;
 use crate::tenant::route::RouteTable;
+use crate::tls::client_authorities::ClientAuthorities;
 use crate::tls::store::CertificateStore;
 
 /// What `pgs serve` is told.
@@ -125,6 +127,8 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         sessions: Arc::new(Sessions::new(sessions_max)),
         cancels: Arc::new(CancelTable::new(limits)),
         encryption,
+        authorities: ClientAuthorities::default(),
+        namespaces: Namespaces::default(),
         counters: Counters::default(),
         data_path,
         draining: AtomicBool::new(false),
@@ -217,8 +221,7 @@ fn encryption(settings: &Settings) -> Result<Encryption, ServeError> {
     if tls.required && certificates.is_empty() {
         return Err(ServeError::NoCertificate(directory));
     }
-    let (required, domains) = (tls.required, tls.domains.0.clone());
-    Ok(Encryption::new(certificates, required, domains)?)
+    Ok(Encryption::new(certificates, tls)?)
 }
 
 /// SIGTERM and SIGINT.

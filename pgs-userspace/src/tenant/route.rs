@@ -5,6 +5,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::time::Instant;
 
 use rusqlite::Connection;
 use rusqlite::OptionalExtension;
@@ -19,6 +20,8 @@ use crate::tenant::schema;
 use crate::tenant::settings::TenantSettings;
 use crate::tenant::stored_settings::resolve;
 use crate::tenant::stored_settings::stored;
+use crate::tenant::tls_wishes::Remembered;
+use crate::tenant::tls_wishes::TlsWishes;
 
 /// Where a connection goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +47,7 @@ pub struct RouteTable {
     registry: PathBuf,
     directories: Directories,
     defaults: TenantSettings,
+    wishes: Remembered,
     idle: Mutex<Vec<Reader>>,
 }
 
@@ -75,6 +79,7 @@ impl RouteTable {
             registry: directories.registry(),
             directories: directories.clone(),
             defaults,
+            wishes: Remembered::default(),
             idle: Mutex::new(Vec::new()),
         };
         table.put_back(table.open_reader()?);
@@ -91,6 +96,24 @@ impl RouteTable {
         let found = self.look_up(&reader, user, database)?;
         self.put_back(reader);
         Ok(found)
+    }
+
+    /// What tenants want of TLS, as of [`TLS_WISHES_LIFETIME`] ago at most.
+    ///
+    /// [`TLS_WISHES_LIFETIME`]: crate::config::limits::TLS_WISHES_LIFETIME
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn tls_wishes(&self) -> Result<TlsWishes, RegistryError> {
+        if let Some(wishes) = self.wishes.get() {
+            return Ok(wishes);
+        }
+        let (reader, read_at) = (self.take()?, Instant::now());
+        let wishes = TlsWishes::read(&reader.connection, &self.defaults);
+        let wishes = wishes.map_err(RegistryError::query(&self.registry, "SELECT"))?;
+        self.put_back(reader);
+        self.wishes.set(read_at, wishes);
+        Ok(wishes)
     }
 
     fn look_up(
@@ -186,7 +209,6 @@ fn file_identity(path: &Path) -> Result<FileIdentity, RegistryError> {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
-    use std::time::Instant;
 
     use super::*;
     use crate::tenant::record::Blueprint;

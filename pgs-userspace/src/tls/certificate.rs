@@ -180,6 +180,12 @@ impl Certificate {
         &self.key
     }
 
+    /// The certificate itself, DER, without those that signed it.
+    pub fn der(&self) -> &[u8] {
+        // There is no `CertifiedKey` made here without one.
+        self.key.cert.first().map_or(&[], |own| own.as_ref())
+    }
+
     /// Whether it is for that host name, which may itself have `*.` in front.
     pub fn covers(&self, host: &str) -> bool {
         let wild = host
@@ -246,7 +252,7 @@ fn unusable(error: rustls::Error, pair: &Pair) -> CertificateError {
     }
 }
 
-fn read(
+pub(super) fn read(
     path: &Path,
     check: impl FnOnce(&File) -> Result<(), CertificateError>,
 ) -> Result<Vec<u8>, CertificateError> {

@@ -78,10 +78,7 @@ fn the_tenants_authority_vouches_and_nobody_elses() {
     }));
     invalid(vec![CertificateDer::from(b"nonsense".to_vec())]);
     for nothing in [None, Some(&[][..])] {
-        assert_eq!(
-            trusted.verify(nothing),
-            Err(ClientCertificateError::Absent)
-        );
+        assert_eq!(trusted.verify(nothing), Err(ClientCertificateError::Absent));
     }
     let both = format!("{}{}", ours.pem, theirs.pem);
     let both = ClientAuthority::parse(both.as_bytes()).unwrap();

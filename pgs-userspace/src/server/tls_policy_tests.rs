@@ -1,0 +1,1 @@
+//! Each policy against each way of being connected.
