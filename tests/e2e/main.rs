@@ -15,10 +15,12 @@ mod cancel;
 mod closing;
 mod crowd;
 mod drain;
+mod enumeration;
 mod front_door;
 mod handover;
 mod indistinguishable;
 mod lifecycle;
+mod limits;
 mod notify;
 mod queries;
 mod replication;
@@ -41,6 +43,8 @@ const MODULES: &[(&str, &[Named])] = &[
     ("front_door", front_door::SCENARIOS),
     ("indistinguishable", indistinguishable::SCENARIOS),
     ("access", access::SCENARIOS),
+    ("enumeration", enumeration::SCENARIOS),
+    ("limits", limits::SCENARIOS),
     ("cancel", cancel::SCENARIOS),
     ("notify", notify::SCENARIOS),
     ("handover", handover::SCENARIOS),

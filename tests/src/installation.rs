@@ -1,5 +1,6 @@
 //! A state directory of its own with a router on it, and whether this machine can have one.
 
+use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -61,6 +62,20 @@ impl Installation {
     pub fn second_router(&self, name: &str) -> anyhow::Result<Router> {
         let directory = self.directory.path();
         Router::start(&directory.join("state"), &directory.join(name), self.path)
+    }
+
+    /// The same with this configuration file.
+    pub fn configured_router(&self, name: &str, configuration: &str) -> anyhow::Result<Router> {
+        let directory = self.directory.path();
+        let file = directory.join(format!("{name}.toml"));
+        fs::write(&file, configuration)?;
+        let arguments = [
+            "--path",
+            self.path.as_str(),
+            "--config",
+            &file.to_string_lossy(),
+        ];
+        Router::start_with(&directory.join("state"), &directory.join(name), &arguments)
     }
 
     /// Where files of a test can be put.

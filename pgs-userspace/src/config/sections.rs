@@ -8,6 +8,7 @@ use crate::config::network::Networks;
 use crate::config::section::Key;
 use crate::config::section::Section;
 use crate::config::value::Domains;
+use crate::config::value::Grace;
 use crate::datapath::PathRequest;
 use crate::key;
 use crate::word_value;
@@ -22,7 +23,7 @@ pub struct Serve {
     /// How log lines look.
     pub log_format: LogFormat,
     /// How long SIGTERM waits for sessions to end by themselves.
-    pub drain_deadline: Duration,
+    pub drain_deadline: Grace,
 }
 
 /// How log lines look.
@@ -48,7 +49,7 @@ impl Default for Serve {
             listen: vec![limits::LISTEN_ADDRESS_DEFAULT],
             path: PathRequest::Auto,
             log_format: LogFormat::Text,
-            drain_deadline: limits::DRAIN_DEADLINE_DEFAULT,
+            drain_deadline: Grace(limits::DRAIN_DEADLINE_DEFAULT),
         }
     }
 }
@@ -61,7 +62,7 @@ impl Section for Serve {
         key!(path: PathRequest, "how sessions' bytes travel: through the kernel where it proves \
                                  able to, through it or not at all, or by the relay"),
         key!(log_format: LogFormat, "how log lines look"),
-        key!(drain_deadline: Duration, "on SIGTERM, how long sessions may take to end by \
+        key!(drain_deadline: Grace, "on SIGTERM, how long sessions may take to end by \
                                         themselves"),
     ];
 }

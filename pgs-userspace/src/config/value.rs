@@ -73,6 +73,28 @@ impl Value for Duration {
     }
 }
 
+/// A wait that may be none at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grace(pub Duration);
+
+impl Value for Grace {
+    const FORM: &'static str = "time or `0`";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "0" => Ok(Self(Duration::ZERO)),
+            text => Duration::parse(text).map(Self),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self.0 {
+            Duration::ZERO => "0".to_owned(),
+            wait => wait.text(),
+        }
+    }
+}
+
 impl Value for usize {
     const FORM: &'static str = "number";
 
@@ -302,6 +324,10 @@ mod tests {
             assert!(Duration::parse(wrong).is_err(), "{wrong:?}");
         }
         assert_eq!(Option::<Duration>::parse("off"), Ok(None));
+        assert_eq!(
+            Grace::parse("0").map(|grace| grace.text()).as_deref(),
+            Ok("0")
+        );
         let error = Option::<Duration>::parse("never").unwrap_err();
         assert!(error.ends_with("or `off`"), "{error}");
     }

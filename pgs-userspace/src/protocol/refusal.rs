@@ -12,13 +12,15 @@ use super::version::ProtocolVersion;
 /// Why pgs refuses a connection, or ends one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// No tenant of that name, or one whose access is off: the client is told the same of both, so
-    /// that nobody can find out what tenants there are.
+    /// No tenant of that name, one whose access is off, or one that takes no client of that address:
+    /// the client is told the same of all, so that nobody can find out what tenants there are.
     NoAccess {
         /// User of the startup message.
         user: String,
         /// Database of the startup message.
         database: String,
+        /// Where the client connects from.
+        address: String,
     },
     /// A role that may log in only from inside its tenant's container. Refused before the tenant
     /// is looked up, or the answer would tell whether there is one.
@@ -49,6 +51,18 @@ pub enum Refusal {
     TooManyTenantConnections {
         /// Tenant id. The client has named it, and access to it is on.
         tenant: String,
+    },
+    /// Too many connections of one client address, at once or within a time.
+    TooManyFromAddress,
+    /// More logins to the tenant were begun than its rate allows.
+    TooManyLogins {
+        /// Tenant id. The client has named it, and access to it is on.
+        tenant: String,
+    },
+    /// Too many logins of one client address to one tenant have failed.
+    TooManyFailedLogins {
+        /// How long it has to wait.
+        seconds: u64,
     },
     /// The tenant's server closed the connection before the client was logged in.
     BackendGone,
@@ -94,7 +108,7 @@ impl Refusal {
             severity: Severity::Fatal,
             sqlstate: self.sqlstate(),
             message: self.message(),
-            detail: self.detail().map(Into::into),
+            detail: self.detail(),
             hint: Some(self.hint().into()),
         }
     }
@@ -118,6 +132,7 @@ impl Refusal {
             Self::NoAccess {
                 user: user(),
                 database: database(),
+                address: "<address>".into(),
             },
             Self::InternalRole { user: user() },
             Self::TlsRequired,
@@ -131,6 +146,11 @@ impl Refusal {
             Self::TooManyTenantConnections {
                 tenant: "<tenant>".into(),
             },
+            Self::TooManyFromAddress,
+            Self::TooManyLogins {
+                tenant: "<tenant>".into(),
+            },
+            Self::TooManyFailedLogins { seconds: 1 },
             Self::BackendGone,
             Self::LoginDeadline,
             Self::Terminated,
@@ -171,6 +191,11 @@ impl Refusal {
                 "too_many_tenant_connections",
                 SqlState::TOO_MANY_CONNECTIONS,
             ),
+            Self::TooManyFromAddress => ("too_many_from_address", SqlState::TOO_MANY_CONNECTIONS),
+            Self::TooManyLogins { .. } => ("too_many_logins", SqlState::TOO_MANY_CONNECTIONS),
+            Self::TooManyFailedLogins { .. } => {
+                ("too_many_failed_logins", SqlState::INVALID_AUTHORIZATION)
+            }
             Self::BackendGone => ("backend_gone", SqlState::CONNECTION_FAILURE),
             Self::LoginDeadline => ("login_deadline", SqlState::QUERY_CANCELED),
             Self::Terminated => ("terminated", SqlState::ADMIN_SHUTDOWN),
@@ -189,8 +214,14 @@ impl Refusal {
 
     fn message(&self) -> String {
         let message = match self {
-            Self::NoAccess { user, database } => {
-                return format!("no access for user \"{user}\" to database \"{database}\"");
+            Self::NoAccess {
+                user,
+                database,
+                address,
+            } => {
+                return format!(
+                    "no access for user \"{user}\" to database \"{database}\" from {address}"
+                );
             }
             Self::InternalRole { user } => {
                 return format!("role \"{user}\" cannot log in through this port");
@@ -200,6 +231,9 @@ impl Refusal {
             }
             Self::TooManyTenantConnections { tenant } => {
                 return format!("too many connections for tenant \"{tenant}\"");
+            }
+            Self::TooManyLogins { tenant } => {
+                return format!("too many logins to tenant \"{tenant}\" within a short time");
             }
             Self::UnsupportedProtocol { version } => {
                 let ProtocolVersion {
@@ -218,6 +252,8 @@ impl Refusal {
             Self::TenantStarting => "the database system is starting up",
             Self::TenantStopped => "the database system is not running",
             Self::TooManyConnections => "sorry, too many clients already",
+            Self::TooManyFromAddress => "too many connections from this address",
+            Self::TooManyFailedLogins { .. } => "too many failed logins from this address",
             Self::BackendGone => "the database system closed the connection before the login ended",
             Self::LoginDeadline => "canceling authentication due to timeout",
             Self::Terminated => "terminating connection due to administrator command",
@@ -236,21 +272,26 @@ impl Refusal {
         message.to_owned()
     }
 
-    fn detail(&self) -> Option<&'static str> {
-        match self {
-            Self::DataAfterSslRequest | Self::DataAfterGssRequest => Some(
+    fn detail(&self) -> Option<String> {
+        let text = match self {
+            Self::TooManyFailedLogins { seconds } => {
+                return Some(format!("The next login may be tried in {seconds} s."));
+            }
+            Self::DataAfterSslRequest | Self::DataAfterGssRequest => {
                 "This could be either a client-software bug or evidence of an attempted \
-                 man-in-the-middle attack.",
-            ),
-            _ => None,
-        }
+                 man-in-the-middle attack."
+            }
+            _ => return None,
+        };
+        Some(text.to_owned())
     }
 
     fn hint(&self) -> &'static str {
         match self {
             Self::NoAccess { .. } => {
                 "The user or the database names the tenant: check both. The administrator sees \
-                 with `pgs status <tenant>` whether it exists and has access."
+                 with `pgs status <tenant>` whether it exists and has access, and with \
+                 `pgs show <tenant>` from which addresses it `allow`s clients."
             }
             Self::InternalRole { .. } => {
                 "Log in as the tenant's own role: the internal one works only from inside the \
@@ -279,6 +320,17 @@ impl Refusal {
             }
             Self::TooManyConnections | Self::TooManyTenantConnections { .. } => {
                 "Close idle connections or try again later; `pgs sessions` shows who holds them."
+            }
+            Self::TooManyFromAddress => {
+                "Close connections or connect less often; the bounds are `address_arrivals_max` and \
+                 `address_connection_rate_per_minute` of the router's configuration."
+            }
+            Self::TooManyLogins { .. } => {
+                "Keep connections open instead of making new ones; the bound is the tenant's \
+                 `connection_rate_per_minute`, which `pgs show <tenant>` shows."
+            }
+            Self::TooManyFailedLogins { .. } => {
+                "Check the password and try again later: each further failure doubles the wait."
             }
             Self::BackendGone => {
                 "Try again; the administrator can see why with `pgs logs <tenant>`."

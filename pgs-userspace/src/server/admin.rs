@@ -1,5 +1,6 @@
 //! The router's side of the admin socket.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -142,8 +143,16 @@ fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
             .collect(),
         sessions_kernel: sessions.iter().filter(in_kernel).count(),
         sessions: sessions.len(),
-        counters: door.counters.snapshot(),
+        counters: counters(door),
     }
+}
+
+/// What happened, by name.
+fn counters(door: &FrontDoor) -> BTreeMap<String, u64> {
+    let mut counters = door.counters.snapshot();
+    let forgotten = door.admission.forgotten();
+    counters.insert("limits_forgotten".to_owned(), forgotten);
+    counters
 }
 
 fn report(door: &FrontDoor, session: &Session) -> SessionReport {

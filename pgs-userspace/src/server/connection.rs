@@ -10,16 +10,23 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio::time::sleep_until;
 use tokio::time::timeout;
 use tokio::time::timeout_at;
 
+use super::admission::Admission;
+use super::admission::Attempt;
 use super::backend;
 use super::cancel::CancelTable;
+use super::cancel::Issuer;
 use super::client::ClientStream;
 use super::client::finish;
 use super::counters::Counters;
 use super::encryption::Encryption;
+use super::entrance::Places;
+use super::entrance::farewell;
 use super::login::Login;
 use super::login::LoginEnd;
 use super::namespace::Namespaces;
@@ -33,15 +40,13 @@ use super::tls_policy;
 use super::tls_policy::Shown;
 use crate::config::configuration::Configuration;
 use crate::config::limits::CLOSE_LINGER;
+use crate::config::limits::NO_ACCESS_ANSWER_DELAY;
 use crate::datapath::DataPath;
-use crate::datapath::handover::CloseReason;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::startup::StartupMessage;
 use crate::tenant::registry::RegistryError;
-use crate::tenant::route::Access;
 use crate::tenant::route::Route;
 use crate::tenant::route::RouteTable;
-use crate::tenant::tls_wishes::TlsWishes;
 use crate::tls::client_authorities::ClientAuthorities;
 
 /// A tenant's superuser; it logs in only from inside its container.
@@ -54,33 +59,15 @@ pub(super) struct FrontDoor {
     pub(super) routes: RouteTable,
     pub(super) sessions: Arc<Sessions>,
     pub(super) cancels: Arc<CancelTable>,
+    pub(super) admission: Arc<Admission>,
+    /// Refused clients that may take their time to read why.
+    pub(super) farewells: Semaphore,
     pub(super) encryption: Encryption,
     pub(super) authorities: ClientAuthorities,
     pub(super) namespaces: Namespaces,
     pub(super) counters: Counters,
     pub(super) data_path: Arc<DataPath>,
     pub(super) draining: std::sync::atomic::AtomicBool,
-}
-
-impl FrontDoor {
-    /// Whether a client that asks for TLS gets it: from here, or from a tenant's own server.
-    pub(super) async fn offers_tls(&self) -> bool {
-        self.encryption.has_certificate().await
-            || self.encryption.has_domains() && self.tls_wishes().passthrough
-    }
-
-    /// What tenants want of TLS.
-    pub(super) fn tls_wishes(&self) -> TlsWishes {
-        self.routes.tls_wishes().unwrap_or_else(|error| {
-            tracing::error!(%error, "the registry cannot be read");
-            TlsWishes::default()
-        })
-    }
-
-    /// Whether there are no new sessions any more.
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining.load(RELAXED)
-    }
 }
 
 /// Serves one connection up to its session. `permit` bounds how many are at this stage.
@@ -93,12 +80,16 @@ pub(super) async fn serve(
     let accepted = Instant::now();
     let deadline = accepted + door.configuration.limits.arrival_deadline;
     Counters::add(&door.counters.accepted);
+    let places = match door.arrive(address, permit) {
+        Ok(places) => places,
+        Err(refusal) => return door.turn_away(&client, address, &refusal),
+    };
     let opening = timeout_at(deadline, negotiate(&mut client, &door)).await;
     let arrival = Arrival {
         door: &door,
         address,
         accepted,
-        permit,
+        places,
         refusal: None,
     };
     match opening {
@@ -120,7 +111,7 @@ pub(super) struct Arrival<'a> {
     pub(super) door: &'a FrontDoor,
     pub(super) address: SocketAddr,
     accepted: Instant,
-    permit: OwnedSemaphorePermit,
+    places: Places,
     /// What a client that wants a session is told, where that is known already.
     pub(super) refusal: Option<Refusal>,
 }
@@ -136,11 +127,9 @@ impl Arrival<'_> {
             door,
             address,
             accepted,
-            permit,
+            places,
             refusal,
         } = self;
-        // From here on a session's place counts, or a cancel's, and no more that of an arrival.
-        drop(permit);
         let negotiated = match (negotiated, refusal) {
             (Negotiated::Session(..), Some(refusal)) => Negotiated::Refused(refusal),
             (negotiated, _) => negotiated,
@@ -153,18 +142,20 @@ impl Arrival<'_> {
                     address,
                     accepted,
                 }
-                .log_in(&message, rest)
+                .log_in(&message, rest, places)
                 .await;
                 if let Err((client, refusal)) = ended {
-                    refuse(door, client, address, &refusal).await;
+                    door.refuse(client, address, &refusal).await;
                 }
                 return;
             }
             Negotiated::Refused(refusal) => {
-                return refuse(door, client, address, &refusal).await;
+                return door.refuse(client, address, &refusal).await;
             }
             Negotiated::Cancel(request) => {
-                door.cancels.deliver(&request, &door.counters).await;
+                // From here on the place of a cancel counts.
+                drop(places);
+                door.cancel(&request, address).await;
             }
             Negotiated::Silent => Counters::add(&door.counters.silent),
             Negotiated::Malformed(why) => {
@@ -175,28 +166,6 @@ impl Arrival<'_> {
         // Over TLS an end without a word is an error to some clients; in the clear it is the end.
         timeout(CLOSE_LINGER, client.shutdown()).await.ok();
     }
-}
-
-/// Says why not, and closes so that the client gets to read it.
-async fn refuse(
-    door: &FrontDoor,
-    mut client: impl ClientStream,
-    address: SocketAddr,
-    refusal: &Refusal,
-) {
-    door.counters.refused(refusal);
-    tracing::info!(
-        %address,
-        sqlstate = %refusal.sqlstate(),
-        refusal = refusal.name(),
-        "connection refused"
-    );
-    let farewell = async {
-        client.write_all(&refusal.encode()).await?;
-        finish(&mut client).await
-    };
-    // The client may be gone: there is nobody left to tell.
-    timeout(CLOSE_LINGER, farewell).await.ok();
 }
 
 /// A client that has sent its startup packet.
@@ -210,16 +179,33 @@ struct Connection<'a, C> {
 impl<C: ClientStream> Connection<'_, C> {
     /// Finds the tenant, logs the client in there, lets the session begin. A refusal comes back
     /// with the client that is to be told.
-    async fn log_in(self, message: &StartupMessage, rest: BytesMut) -> Result<(), (C, Refusal)> {
-        let (route, lease) = match self.admit(message) {
+    async fn log_in(
+        self,
+        message: &StartupMessage,
+        rest: BytesMut,
+        places: Places,
+    ) -> Result<(), (C, Refusal)> {
+        let asked = Instant::now();
+        let (route, lease, attempt) = match self.admit(message) {
             Ok(admitted) => admitted,
-            Err(refusal) => return Err((self.client, refusal)),
+            Err(refusal) => {
+                if matches!(refusal, Refusal::NoAccess { .. }) {
+                    // Whether there is such a tenant must not show in the time either.
+                    sleep_until(asked + NO_ACCESS_ANSWER_DELAY).await;
+                }
+                return Err((self.client, refusal));
+            }
         };
-        self.log_in_to(&route, lease, message, rest).await
+        // From here on a session's place counts.
+        drop(places);
+        self.log_in_to(&route, lease, attempt, message, rest).await
     }
 
     /// Whether and where the client may log in.
-    fn admit(&self, message: &StartupMessage) -> Result<(Route, SessionLease), Refusal> {
+    fn admit(
+        &self,
+        message: &StartupMessage,
+    ) -> Result<(Route, SessionLease, Option<Attempt>), Refusal> {
         let Self { door, address, .. } = self;
         let user = String::from_utf8_lossy(message.user()).into_owned();
         let database = String::from_utf8_lossy(message.database()).into_owned();
@@ -236,9 +222,12 @@ impl<C: ClientStream> Connection<'_, C> {
             tracing::error!(%error, "the registry cannot be read");
             Refusal::RouterFault
         })?;
-        let Some(route) = route.filter(|route| route.access == Access::Enabled) else {
-            return Err(Refusal::NoAccess { user, database });
+        let no_access = Refusal::NoAccess {
+            user: user.clone(),
+            database: database.clone(),
+            address: address.ip().to_canonical().to_string(),
         };
+        let (route, attempt) = door.let_in(route, *address, no_access)?;
         let shown = Shown {
             encrypted: C::ENCRYPTED,
             certificates: self.client.certificates(),
@@ -252,10 +241,8 @@ impl<C: ClientStream> Connection<'_, C> {
             database: Some(database),
             client: *address,
         };
-        let lease = door
-            .sessions
-            .begin(identity, route.settings.connections_max)?;
-        Ok((route, lease))
+        let lease = door.sessions.begin(identity, &route.settings)?;
+        Ok((route, lease, attempt))
     }
 
     /// The tenant that the server name is for, if it is one for tenants; else the one called like
@@ -284,6 +271,7 @@ impl<C: ClientStream> Connection<'_, C> {
         self,
         route: &Route,
         mut lease: SessionLease,
+        attempt: Option<Attempt>,
         message: &StartupMessage,
         rest: BytesMut,
     ) -> Result<(), (C, Refusal)> {
@@ -306,6 +294,9 @@ impl<C: ClientStream> Connection<'_, C> {
             // this comes between two of them.
             reason = lease.session().ended() => return Err((client, farewell(&reason))),
         };
+        if login.found_out {
+            attempt.into_iter().for_each(Attempt::failed);
+        }
         let meter = &lease.session().meter;
         meter.add_to_backend(message.raw().len() + login.to_backend_bytes);
         meter.add_to_client(login.to_client_bytes);
@@ -317,8 +308,11 @@ impl<C: ClientStream> Connection<'_, C> {
                         .session()
                         .backend_pid
                         .store(process_id.into(), RELAXED);
-                    let directory = route.socket_directory.clone();
-                    lease.learn_key(door.cancels.register(process_id, key, directory));
+                    let issuer = Issuer {
+                        tenant: route.tenant.clone(),
+                        socket_directory: route.socket_directory.clone(),
+                    };
+                    lease.learn_key(door.cancels.register(process_id, key, issuer));
                 }
                 client.begin_session(door, backend, login.held.freeze(), lease);
                 Ok(())
@@ -371,12 +365,4 @@ async fn connect(
             _ => Refusal::RouterFault,
         }
     })
-}
-
-/// What a client is told whose login is ended from outside.
-fn farewell(reason: &CloseReason) -> Refusal {
-    match reason {
-        CloseReason::Shutdown => Refusal::RouterEnding,
-        _ => Refusal::Terminated,
-    }
 }

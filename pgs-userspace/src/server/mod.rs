@@ -5,6 +5,7 @@
 //! stays here, relayed by a task of its own.
 
 mod admin;
+mod admission;
 mod backend;
 mod budget;
 mod cancel;
@@ -12,6 +13,8 @@ mod client;
 mod connection;
 mod counters;
 mod encryption;
+mod entrance;
+mod idle;
 mod listener;
 mod login;
 mod namespace;

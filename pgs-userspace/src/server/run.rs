@@ -23,17 +23,20 @@ use tokio::time::timeout;
 
 use super::admin;
 use super::admin::Process;
+use super::admission::Admission;
 use super::budget::Budget;
 use super::cancel::CancelTable;
 use super::connection::FrontDoor;
 use super::counters::Counters;
 use super::encryption::Encryption;
+use super::idle;
 use super::listener;
 use super::namespace::Namespaces;
 use super::sessions::Sessions;
 use crate::config::configuration::Configuration;
 use crate::config::directories::Directories;
 use crate::config::limits::DRAIN_CHECK_INTERVAL;
+use crate::config::limits::FAREWELLS_MAX;
 use crate::config::limits::SECURE_RELAY_END_DEADLINE;
 use crate::datapath::DataPath;
 use crate::datapath::DataPathError;
@@ -126,6 +129,8 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         configuration: configuration.clone(),
         sessions: Arc::new(Sessions::new(sessions_max)),
         cancels: Arc::new(CancelTable::new(limits)),
+        admission: Arc::new(Admission::new(limits)),
+        farewells: Semaphore::new(FAREWELLS_MAX),
         encryption,
         authorities: ClientAuthorities::default(),
         namespaces: Namespaces::default(),
@@ -157,6 +162,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         configuration_file,
     });
     tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
+    tasks.spawn(idle::watch(Arc::clone(&door)));
     let mut accepting = JoinSet::new();
     let arrivals = Arc::new(Semaphore::new(budget.arrivals));
     for (_, listener) in listeners {
@@ -168,7 +174,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     }
     stop.first().await;
     accepting.shutdown().await;
-    drain(&door, configuration.serve.drain_deadline, &mut stop).await;
+    drain(&door, configuration.serve.drain_deadline.0, &mut stop).await;
     tasks.shutdown().await;
     std::fs::remove_file(&admin_path).map_err(system("unlink", &admin_path))
 }

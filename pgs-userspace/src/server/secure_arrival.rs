@@ -1,6 +1,7 @@
 //! A connection that asked for TLS: who ends it, and the handshake.
 
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
@@ -8,9 +9,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
 use super::connection::Arrival;
+use super::connection::FrontDoor;
 use super::connection::late;
 use super::counters::Counters;
 use super::encryption::ClientCertificateRequest;
+use super::entrance::is_allowed;
 use super::negotiation::TlsRequest;
 use super::negotiation::negotiate_encrypted;
 use super::passthrough;
@@ -23,6 +26,7 @@ use crate::protocol::refusal::Refusal;
 use crate::tenant::route::Access;
 use crate::tenant::route::Route;
 use crate::tenant::settings::TlsPolicy;
+use crate::tenant::tls_wishes::TlsWishes;
 use crate::tls::client_hello::ClientHelloReader;
 use crate::tls::client_hello::ClientHelloState;
 
@@ -105,7 +109,8 @@ impl Arrival<'_> {
     }
 
     /// Only a server name can lead to a tenant before anything is decrypted. Where it leads to
-    /// none, to one whose access is off, or to one that has no TLS of its own, the same is done.
+    /// none, to one that does not let this client in, or to one that has no TLS of its own, the same
+    /// is done.
     async fn tls_end(&self, name: Option<&str>, request: TlsRequest) -> TlsEnd {
         let label = name.and_then(|name| self.door.encryption.tenant_label(name));
         let Some(label) = label else {
@@ -119,7 +124,9 @@ impl Arrival<'_> {
             }
         };
         let passes = |route: &Route| {
-            route.access == Access::Enabled && route.settings.tls == TlsPolicy::Passthrough
+            route.access == Access::Enabled
+                && is_allowed(&route.settings, self.address.ip())
+                && route.settings.tls == TlsPolicy::Passthrough
         };
         let Some(route) = route.filter(passes) else {
             return TlsEnd::Here(None);
@@ -145,15 +152,16 @@ impl Arrival<'_> {
         if door.is_draining() {
             return Err(Refusal::Draining);
         }
+        // Whether the login fails is not seen: nothing is ever charged for it.
+        let (ip, settings) = (self.address.ip(), &route.settings);
+        drop(door.admission.begin_login(ip, &route.tenant, settings)?);
         let identity = Identity {
             tenant: route.tenant.clone(),
             user: None,
             database: None,
             client: self.address,
         };
-        let lease = door
-            .sessions
-            .begin(identity, route.settings.connections_max)?;
+        let lease = door.sessions.begin(identity, settings)?;
         let directory = &route.socket_directory;
         let within = door.configuration.limits.backend_connect_deadline;
         let server = passthrough::connect(&door.namespaces, directory, request, within).await;
@@ -177,6 +185,27 @@ impl Arrival<'_> {
             "session begins, its TLS passed through"
         );
         secure_relay::begin(client, server, hello, lease);
+    }
+}
+
+impl FrontDoor {
+    /// Whether a client that asks for TLS gets it: from here, or from a tenant's own server.
+    pub(super) async fn offers_tls(&self) -> bool {
+        self.encryption.has_certificate().await
+            || self.encryption.has_domains() && self.tls_wishes().passthrough
+    }
+
+    /// What tenants want of TLS.
+    pub(super) fn tls_wishes(&self) -> TlsWishes {
+        self.routes.tls_wishes().unwrap_or_else(|error| {
+            tracing::error!(%error, "the registry cannot be read");
+            TlsWishes::default()
+        })
+    }
+
+    /// Whether there are no new sessions any more.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
     }
 }
 

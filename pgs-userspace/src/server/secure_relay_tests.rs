@@ -11,6 +11,7 @@ use super::*;
 use crate::server::sessions::Identity;
 use crate::server::sessions::Sessions;
 use crate::tenant::id::TenantId;
+use crate::tenant::settings::TenantSettings;
 
 /// What the in-memory client's connection holds.
 const CONNECTION_BYTES: usize = 1024;
@@ -37,7 +38,9 @@ where
         database: Some("acme".into()),
         client: ([127, 0, 0, 1], 1).into(),
     };
-    let lease = sessions.begin(identity, 1).unwrap();
+    let lease = sessions
+        .begin(identity, &TenantSettings::default())
+        .unwrap();
     let (client, client_end) = duplex(CONNECTION_BYTES);
     let (backend, backend_end) = UnixStream::pair().unwrap();
     begin(wrap(client_end), backend_end, held, lease);

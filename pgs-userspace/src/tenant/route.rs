@@ -5,7 +5,6 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::time::Instant;
 
 use rusqlite::Connection;
 use rusqlite::OptionalExtension;
@@ -21,7 +20,6 @@ use crate::tenant::settings::TenantSettings;
 use crate::tenant::stored_settings::resolve;
 use crate::tenant::stored_settings::stored;
 use crate::tenant::tls_wishes::Remembered;
-use crate::tenant::tls_wishes::TlsWishes;
 
 /// Where a connection goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,16 +42,16 @@ pub struct Route {
 /// The pool's lock is held for a push or a pop, never across a query.
 #[derive(Debug)]
 pub struct RouteTable {
-    registry: PathBuf,
+    pub(super) registry: PathBuf,
     directories: Directories,
-    defaults: TenantSettings,
-    wishes: Remembered,
+    pub(super) defaults: TenantSettings,
+    pub(super) wishes: Remembered,
     idle: Mutex<Vec<Reader>>,
 }
 
 #[derive(Debug)]
-struct Reader {
-    connection: Connection,
+pub(super) struct Reader {
+    pub(super) connection: Connection,
     file: FileIdentity,
 }
 
@@ -98,22 +96,32 @@ impl RouteTable {
         Ok(found)
     }
 
-    /// What tenants want of TLS, as of [`TLS_WISHES_LIFETIME`] ago at most.
-    ///
-    /// [`TLS_WISHES_LIFETIME`]: crate::config::limits::TLS_WISHES_LIFETIME
+    /// What holds for a tenant, whether or not its access is on.
     ///
     /// # Errors
     /// The registry cannot be read.
-    pub fn tls_wishes(&self) -> Result<TlsWishes, RegistryError> {
-        if let Some(wishes) = self.wishes.get() {
-            return Ok(wishes);
-        }
-        let (reader, read_at) = (self.take()?, Instant::now());
-        let wishes = TlsWishes::read(&reader.connection, &self.defaults);
-        let wishes = wishes.map_err(RegistryError::query(&self.registry, "SELECT"))?;
+    pub fn settings(&self, tenant: &TenantId) -> Result<TenantSettings, RegistryError> {
+        let reader = self.take()?;
+        let settings = self.settings_of(&reader, tenant)?;
         self.put_back(reader);
-        self.wishes.set(read_at, wishes);
-        Ok(wishes)
+        Ok(settings)
+    }
+
+    fn settings_of(
+        &self,
+        reader: &Reader,
+        tenant: &TenantId,
+    ) -> Result<TenantSettings, RegistryError> {
+        let stored = stored(&reader.connection, tenant);
+        let stored = stored.map_err(RegistryError::query(&self.registry, "SELECT"))?;
+        let pairs = stored
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()));
+        resolve(&self.defaults, pairs).map_err(|source| RegistryError::Setting {
+            path: self.registry.clone(),
+            tenant: tenant.to_string(),
+            source,
+        })
     }
 
     fn look_up(
@@ -122,23 +130,14 @@ impl RouteTable {
         user: &str,
         database: &str,
     ) -> Result<Option<Route>, RegistryError> {
-        let failed = || RegistryError::query(&self.registry, "SELECT");
-        let Some((tenant, access)) = reader.find(user, database).map_err(failed())? else {
+        let found = reader.find(user, database);
+        let found = found.map_err(RegistryError::query(&self.registry, "SELECT"))?;
+        let Some((tenant, access)) = found else {
             return Ok(None);
         };
         let settings = match access {
             Access::Disabled => self.defaults.clone(),
-            Access::Enabled => {
-                let stored = stored(&reader.connection, &tenant).map_err(failed())?;
-                let pairs = stored
-                    .iter()
-                    .map(|(name, text)| (name.as_str(), text.as_str()));
-                resolve(&self.defaults, pairs).map_err(|source| RegistryError::Setting {
-                    path: self.registry.clone(),
-                    tenant: tenant.to_string(),
-                    source,
-                })?
-            }
+            Access::Enabled => self.settings_of(reader, &tenant)?,
         };
         let socket_directory = self.directories.socket_directory(&tenant);
         Ok(Some(Route {
@@ -149,7 +148,7 @@ impl RouteTable {
         }))
     }
 
-    fn take(&self) -> Result<Reader, RegistryError> {
+    pub(super) fn take(&self) -> Result<Reader, RegistryError> {
         let current = file_identity(&self.registry)?;
         // In a statement of its own: a `while let` would hold the lock across its body.
         let pop = || {
@@ -167,7 +166,7 @@ impl RouteTable {
         }
     }
 
-    fn put_back(&self, reader: Reader) {
+    pub(super) fn put_back(&self, reader: Reader) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < ROUTE_READERS_IDLE_MAX {
             idle.push(reader);
@@ -209,6 +208,7 @@ fn file_identity(path: &Path) -> Result<FileIdentity, RegistryError> {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+    use std::time::Instant;
 
     use super::*;
     use crate::tenant::record::Blueprint;

@@ -8,6 +8,8 @@ use rusqlite::Connection;
 
 use crate::config::limits::TLS_WISHES_LIFETIME;
 use crate::config::value::Value as _;
+use crate::tenant::registry::RegistryError;
+use crate::tenant::route::RouteTable;
 use crate::tenant::settings::ClientCertificates;
 use crate::tenant::settings::TenantSettings;
 use crate::tenant::settings::TlsPolicy;
@@ -23,10 +25,7 @@ pub struct TlsWishes {
 
 impl TlsWishes {
     /// Reads them.
-    pub(super) fn read(
-        connection: &Connection,
-        defaults: &TenantSettings,
-    ) -> rusqlite::Result<Self> {
+    fn read(connection: &Connection, defaults: &TenantSettings) -> rusqlite::Result<Self> {
         let mut statement = connection.prepare_cached(
             "SELECT EXISTS (
                  SELECT 1 FROM tenant_setting JOIN tenant ON tenant.id = tenant_setting.tenant
@@ -44,6 +43,24 @@ impl TlsWishes {
             client_certificates: asked
                 || any("client_certificates", ClientCertificates::Off.text(), false)?,
         })
+    }
+}
+
+impl RouteTable {
+    /// What tenants want of TLS, as of [`TLS_WISHES_LIFETIME`] ago at most.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn tls_wishes(&self) -> Result<TlsWishes, RegistryError> {
+        if let Some(wishes) = self.wishes.get() {
+            return Ok(wishes);
+        }
+        let (reader, read_at) = (self.take()?, Instant::now());
+        let wishes = TlsWishes::read(&reader.connection, &self.defaults);
+        let wishes = wishes.map_err(RegistryError::query(&self.registry, "SELECT"))?;
+        self.put_back(reader);
+        self.wishes.set(read_at, wishes);
+        Ok(wishes)
     }
 }
 
@@ -74,7 +91,6 @@ mod tests {
     use crate::tenant::record::Blueprint;
     use crate::tenant::record::VolumeFate;
     use crate::tenant::registry::Registry;
-    use crate::tenant::route::RouteTable;
     use crate::tenant::stored_settings::SettingsChange;
 
     struct Fixture {

@@ -63,3 +63,22 @@ pub const LOGIN_BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(30);
 
 /// After so long without another one, failed logins are forgotten, unless told otherwise.
 pub const LOGIN_FAILURES_FORGOTTEN_DEFAULT: Duration = Duration::from_secs(10 * 60);
+
+/// Client addresses, tenants, or pairs of both that one table of limits remembers; beyond that it
+/// forgets those with the least to remember. A power of two, at least 512.
+pub const REMEMBERED_ENTRIES_MAX: usize = 16_384;
+
+/// When a client is told that it has no access, counted from its startup packet. Far longer than any
+/// look-up takes, so that the time of the answer tells nothing of the look-up.
+pub const NO_ACCESS_ANSWER_DELAY: Duration = Duration::from_millis(20);
+
+/// Between two looks for sessions that have been idle for too long.
+pub const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is read from a client that is turned away before it has said anything, in bytes: enough for
+/// a startup packet, so that closing does not reset the connection.
+pub const TURNED_AWAY_READ_BYTES: usize = 1024;
+
+/// Refused clients that may take up to [`CLOSE_LINGER`](super::CLOSE_LINGER) to read why, at once;
+/// the connections of further ones are closed behind the answer.
+pub const FAREWELLS_MAX: usize = 256;
