@@ -27,7 +27,8 @@ pub(super) trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send {
     /// The host name that the client asked for.
     fn server_name(&self) -> Option<&str>;
 
-    /// The certificate that the client has shown, and those that signed it. Its key is the client's.
+    /// The certificate that the client has shown, and those that signed it. Its key is the
+    /// client's.
     fn certificates(&self) -> Option<&[CertificateDer<'static>]>;
 
     /// The client is logged in: from here on its bytes are only moved, those first that were read

@@ -123,7 +123,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let admin_path = settings.directories.admin_socket();
     let admin_listener = admin::bind(&admin_path).map_err(system("bind", &admin_path))?;
     let data_path = Arc::new(DataPath::start(configuration.serve.path)?);
-    let encryption = encryption(&settings)?;
+    let encryption = encryption(&settings, &routes)?;
     let door = Arc::new(FrontDoor {
         routes,
         configuration: configuration.clone(),
@@ -220,11 +220,12 @@ async fn empty(door: &FrontDoor) {
 }
 
 /// What there is to encrypt with.
-fn encryption(settings: &Settings) -> Result<Encryption, ServeError> {
+fn encryption(settings: &Settings, routes: &RouteTable) -> Result<Encryption, ServeError> {
     let directory = settings.directories.certificates();
     let certificates = CertificateStore::open(directory.clone());
     let tls = &settings.configuration.tls;
-    if tls.required && certificates.is_empty() {
+    let elsewhere = !tls.domains.0.is_empty() && routes.tls_wishes()?.passthrough;
+    if tls.required && certificates.is_empty() && !elsewhere {
         return Err(ServeError::NoCertificate(directory));
     }
     Ok(Encryption::new(certificates, tls)?)

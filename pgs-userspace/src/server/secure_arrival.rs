@@ -18,6 +18,7 @@ use super::negotiation::TlsRequest;
 use super::negotiation::negotiate_encrypted;
 use super::passthrough;
 use super::secure_relay;
+use super::secure_relay::ResetIsEnd;
 use super::sessions::Identity;
 use super::sessions::SessionLease;
 use crate::config::limits::CLIENT_HELLO_BYTES_MAX;
@@ -109,8 +110,8 @@ impl Arrival<'_> {
     }
 
     /// Only a server name can lead to a tenant before anything is decrypted. Where it leads to
-    /// none, to one that does not let this client in, or to one that has no TLS of its own, the same
-    /// is done.
+    /// none, to one that does not let this client in, or to one that has no TLS of its own, the
+    /// same is done.
     async fn tls_end(&self, name: Option<&str>, request: TlsRequest) -> TlsEnd {
         let label = name.and_then(|name| self.door.encryption.tenant_label(name));
         let Some(label) = label else {
@@ -184,7 +185,7 @@ impl Arrival<'_> {
             client = %session.client,
             "session begins, its TLS passed through"
         );
-        secure_relay::begin(client, server, hello, lease);
+        secure_relay::begin(ResetIsEnd(client), server, hello, lease);
     }
 }
 

@@ -44,7 +44,7 @@ where
     session.meter.begin_tls();
     let mut relay = Relay {
         client,
-        backend: Backend(backend),
+        backend: ResetIsEnd(backend),
         to_backend: Flow::with_pending(pending_to_backend),
         to_client: Flow::default(),
         first: None,
@@ -66,7 +66,7 @@ where
 /// A session over TLS.
 struct Relay<C, B> {
     client: C,
-    backend: Backend<B>,
+    backend: ResetIsEnd<B>,
     to_backend: Flow,
     to_client: Flow,
     /// Whose end came first.
@@ -107,7 +107,11 @@ impl<C: AsyncRead + AsyncWrite + Unpin, B: BackendStream> Relay<C, B> {
         if let Poll::Ready(Err(error)) = to_client.poll(context, backend, client, moved) {
             return Err(match error {
                 FlowError::Source(error) => CloseReason::BackendFailed(error.to_string()),
-                FlowError::Target(error) => CloseReason::ClientFailed(error.to_string()),
+                FlowError::Target(error) => match self.first.take() {
+                    // It has said its last, and does not wait for the backend's.
+                    Some(CloseReason::Client) => CloseReason::Client,
+                    _ => CloseReason::ClientFailed(error.to_string()),
+                },
             });
         }
         if to_client.is_ended() {
@@ -175,18 +179,18 @@ impl BackendStream for TcpStream {
     }
 }
 
-/// The connection to a tenant's server.
-struct Backend<B>(B);
+/// A stream whose reset is its end. A peer that closes while it has unread input resets: a backend
+/// whose client went on talking, or a client that does not wait for the end of its TLS. All that it
+/// had sent was read before.
+pub(super) struct ResetIsEnd<S>(pub(super) S);
 
-impl<B: BackendStream> AsyncRead for Backend<B> {
+impl<S: AsyncRead + Unpin> AsyncRead for ResetIsEnd<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.0).poll_read(context, into) {
-            // A peer that closes while it has unread input resets, which on a backend's side is no
-            // failure: all that it had sent was read before.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
                 Poll::Ready(Ok(()))
             }
@@ -195,7 +199,7 @@ impl<B: BackendStream> AsyncRead for Backend<B> {
     }
 }
 
-impl<B: BackendStream> AsyncWrite for Backend<B> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ResetIsEnd<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -158,7 +158,8 @@ impl ClientAuthority {
             .map_err(|_| ClientAuthorityError::NotPem)?;
         let (authorities, revocation_lists) = (roots.len(), lists.len());
         let provider = Arc::new(ring::default_provider());
-        // Without a list of an issuer's nothing is revoked, as in PostgreSQL without `ssl_crl_file`.
+        // Without a list of an issuer's nothing is revoked, as in PostgreSQL without
+        // `ssl_crl_file`.
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .with_crls(lists)
             .allow_unknown_revocation_status()

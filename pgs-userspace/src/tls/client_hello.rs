@@ -8,6 +8,7 @@ use rustls::server::Acceptor;
 use crate::config::limits::CLIENT_HELLO_BYTES_MAX;
 
 /// Reads a ClientHello as it comes in, in however many records and pieces.
+#[derive(Default)]
 pub struct ClientHelloReader {
     acceptor: Acceptor,
     fed: usize,
@@ -24,15 +25,6 @@ pub enum ClientHelloState {
     Unreadable,
     /// Longer than [`CLIENT_HELLO_BYTES_MAX`].
     TooLong,
-}
-
-impl Default for ClientHelloReader {
-    fn default() -> Self {
-        Self {
-            acceptor: Acceptor::default(),
-            fed: 0,
-        }
-    }
 }
 
 impl ClientHelloReader {

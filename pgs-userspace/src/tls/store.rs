@@ -168,7 +168,7 @@ impl Watch {
         let last_good = self.entries.remove(&name).and_then(|entry| entry.good);
         let good = match Certificate::load(pair) {
             Ok(certificate) => {
-                let names = certificate.names.join(" ");
+                let names = certificate.description.names.join(" ");
                 tracing::info!(%name, names, "certificate loaded");
                 Some(certificate)
             }
@@ -189,7 +189,7 @@ impl Watch {
             self.entries.iter().filter_map(good)
         };
         for (_, certificate) in entries() {
-            for name in &certificate.names {
+            for name in &certificate.description.names {
                 let key = || Arc::clone(certificate.key());
                 serving.by_name.entry(name.clone()).or_insert_with(key);
             }

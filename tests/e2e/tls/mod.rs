@@ -7,6 +7,7 @@ mod libpq;
 mod negotiation;
 mod passthrough;
 mod passthrough_libpq;
+mod passthrough_set_up;
 mod policy;
 mod reload;
 mod session;
@@ -62,9 +63,12 @@ pub(crate) const SCENARIOS: &[Named] = &[
     ),
     (
         "passthrough_certificate_is_replaced",
-        passthrough::certificate_is_replaced,
+        passthrough_set_up::certificate_is_replaced,
     ),
-    ("passthrough_begins_and_ends", passthrough::begins_and_ends),
+    (
+        "passthrough_begins_and_ends",
+        passthrough_set_up::begins_and_ends,
+    ),
     (
         "passthrough_libpq",
         passthrough_libpq::channel_binding_and_cancel,

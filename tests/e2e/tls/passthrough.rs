@@ -1,7 +1,5 @@
 //! TLS that a tenant's own server ends.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,7 +8,6 @@ use pgs_tests::installation::Installation;
 use pgs_tests::login::PROTOCOL_3_0;
 use pgs_tests::login::first_packet;
 use pgs_tests::login::startup_packet;
-use pgs_tests::process;
 use pgs_tests::process::eventually;
 use pgs_tests::stage::Stage;
 use pgs_tests::trust;
@@ -32,9 +29,7 @@ use super::with_tls;
 /// Large enough that every buffer on the way overflows.
 const BULK_BYTES: usize = 4 * 1024 * 1024;
 
-const DOCKER_LIMIT: Duration = Duration::from_secs(30);
-
-fn host() -> String {
+pub(super) fn host() -> String {
     format!("{TENANT}.{DOMAIN}")
 }
 
@@ -48,7 +43,7 @@ pub(super) fn pass_through(installation: &Installation) -> anyhow::Result<Issued
     Ok(own)
 }
 
-fn with_passthrough(
+pub(super) fn with_passthrough(
     stage: &Stage,
     scenario: impl FnOnce(&Ground<'_>, &Issued) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -166,7 +161,7 @@ fn gone(ground: &Ground<'_>) -> anyhow::Result<()> {
     })
 }
 
-fn log_in(ground: &Ground<'_>) -> anyhow::Result<Wire> {
+pub(super) fn log_in(ground: &Ground<'_>) -> anyhow::Result<Wire> {
     let mut wire = ground.named()?;
     wire.log_in(ground.tenant.login())?;
     Ok(wire)
@@ -233,6 +228,7 @@ pub(super) fn what_does_not_get_through(stage: &Stage) -> anyhow::Result<()> {
         drop(first);
         gone(ground)?;
         drop(log_in(ground)?);
+        limited(ground)?;
         ground.router.pgs(&["stop", TENANT])?;
         let (state, message) = refused(ground.named()?)?;
         ensure!(state == "57P03", "{state} {message}");
@@ -240,23 +236,49 @@ pub(super) fn what_does_not_get_through(stage: &Stage) -> anyhow::Result<()> {
         ensure!(ground.shown(Some(&host()))? == own.der.as_ref());
         gone(ground)?;
         drop(log_in(ground)?);
-        // Shut out, it is as if it were not there.
+        // To whom it is closed, it is as if it were not there.
+        ground.router.pgs(&["set", TENANT, "allow=192.0.2.0/24"])?;
+        as_nobody(ground).context("an address that is not allowed")?;
+        ground.router.pgs(&["set", TENANT, "--unset", "allow"])?;
+        drop(log_in(ground)?);
         ground.router.pgs(&["disable", TENANT])?;
-        let nobody = format!("nobody.{DOMAIN}");
-        for name in [&host(), &nobody] {
-            ensure!(
-                ground.shown(Some(name))? == ground.issued.der.as_ref(),
-                "{name}"
-            );
-            let wire = ground.granted()?.secure(trust::client(Some(name), None)?)?;
-            let (state, message) = refused(wire)?;
-            ensure!(
-                state == "28000" && message.starts_with("no access"),
-                "{name}: {state} {message}"
-            );
-        }
-        Ok(())
+        as_nobody(ground).context("disabled")
     })
+}
+
+/// The tenant gets what one that does not exist gets.
+fn as_nobody(ground: &Ground<'_>) -> anyhow::Result<()> {
+    let nobody = format!("nobody.{DOMAIN}");
+    for name in [&host(), &nobody] {
+        let shown = ground.shown(Some(name))?;
+        ensure!(shown == ground.issued.der.as_ref(), "{name}");
+        let wire = ground.granted()?.secure(trust::client(Some(name), None)?)?;
+        let (state, message) = refused(wire)?;
+        ensure!(
+            state == "28000" && message.starts_with("no access"),
+            "{name}: {state} {message}"
+        );
+    }
+    Ok(())
+}
+
+/// What is begun too often is not begun there.
+fn limited(ground: &Ground<'_>) -> anyhow::Result<()> {
+    let rate = ["connection_rate_per_minute=1", "connection_burst=1"];
+    ground.router.pgs(&[&["set", TENANT][..], &rate].concat())?;
+    drop(log_in(ground)?);
+    let (state, message) = refused(ground.named()?)?;
+    ensure!(state == "53300", "{state} {message}");
+    let unset = [
+        "--unset",
+        "connection_rate_per_minute",
+        "--unset",
+        "connection_burst",
+    ];
+    ground
+        .router
+        .pgs(&[&["set", TENANT][..], &unset].concat())?;
+    Ok(())
 }
 
 pub(super) fn without_a_certificate_here(stage: &Stage) -> anyhow::Result<()> {
@@ -285,93 +307,5 @@ pub(super) fn without_a_certificate_here(stage: &Stage) -> anyhow::Result<()> {
     router.pgs(&["disable", TENANT])?;
     eventually("TLS is offered no more", NOTICED, || {
         Ok((ask()?.0 == b"N").then_some(()))
-    })
-}
-
-/// The tenant's container.
-fn container(ground: &Ground<'_>) -> anyhow::Result<String> {
-    let state: PathBuf = ground.installation.scratch("state");
-    let of = format!("label=dev.pgs.state-dir={}", state.display());
-    let whose = format!("label=dev.pgs.tenant={TENANT}");
-    let mut list = Command::new("docker");
-    list.args(["ps", "--quiet", "--filter", &of, "--filter", &whose]);
-    let printed = process::run(&mut list, DOCKER_LIMIT)?.success()?;
-    Ok(printed.trim().to_owned())
-}
-
-fn in_container(ground: &Ground<'_>, command: &str) -> anyhow::Result<String> {
-    let mut exec = Command::new("docker");
-    exec.args(["exec", "--user", "postgres", &container(ground)?])
-        .args(["sh", "-c", command]);
-    process::run(&mut exec, DOCKER_LIMIT)?.success()
-}
-
-pub(super) fn certificate_is_replaced(stage: &Stage) -> anyhow::Result<()> {
-    with_passthrough(stage, |ground, own| {
-        let mut live = log_in(ground)?;
-        let files = "cd \"$(psql -XAtq -h /var/run/postgresql -c 'show data_directory')\"; \
-                     stat -c '%a %U %n' pgs-tls.pem*";
-        ensure!(in_container(ground, files)? == "600 postgres pgs-tls.pem\n");
-        let second = trust::issue(&ground.installation.scratch("second"), &[&host()])?;
-        install(ground.installation, &["--tenant", TENANT], &second)?;
-        // It was looked at before the command ended.
-        ensure!(ground.shown(Some(&host()))? == second.der.as_ref());
-        ensure!(
-            live.query_value("select 1")? == "1",
-            "a live session was touched"
-        );
-        ensure!(in_container(ground, files)? == "600 postgres pgs-tls.pem\n");
-        let mixed = Issued {
-            certificate: own.certificate.clone(),
-            key: second.key.clone(),
-            der: own.der.clone(),
-        };
-        let error = install(ground.installation, &["--tenant", TENANT], &mixed);
-        let error = format!(
-            "{:#}",
-            error.err().context("two that do not belong together")?
-        );
-        ensure!(error.contains("does not belong"), "{error}");
-        ensure!(ground.shown(Some(&host()))? == second.der.as_ref());
-        ground.router.pgs(&["restart", TENANT])?;
-        ensure!(
-            ground.shown(Some(&host()))? == second.der.as_ref(),
-            "lost by a restart"
-        );
-        drop(log_in(ground)?);
-        Ok(())
-    })
-}
-
-pub(super) fn begins_and_ends(stage: &Stage) -> anyhow::Result<()> {
-    with_tls(stage, &[], |ground| {
-        let set = ground
-            .router
-            .command()
-            .args(["set", TENANT, "tls=passthrough"])
-            .output()?;
-        let said = String::from_utf8_lossy(&set.stderr).into_owned();
-        ensure!(set.status.code() == Some(3), "{:?} {said}", set.status);
-        ensure!(said.contains("no certificate of its own"), "{said}");
-        ensure!(said.contains("pgs tls set --tenant"), "{said}");
-        pass_through(ground.installation)?;
-        let rules = "cat \"$(psql -XAtq -h /var/run/postgresql -c 'show hba_file')\"";
-        ensure!(in_container(ground, rules)?.contains("hostssl"));
-        drop(log_in(ground)?);
-        let before = container(ground)?;
-        ground.router.pgs(&["restart", TENANT])?;
-        ensure!(container(ground)? == before, "made again for nothing");
-        ensure!(in_container(ground, rules)?.matches("hostssl").count() == 2);
-        ground.router.pgs(&["set", TENANT, "--unset", "tls"])?;
-        ground.router.pgs(&["restart", TENANT])?;
-        ensure!(!in_container(ground, rules)?.contains("hostssl"));
-        ensure!(ground.shown(Some(&host()))? == ground.issued.der.as_ref());
-        let mut wire = ground.connect()?;
-        wire.log_in(ground.tenant.login())?;
-        ensure!(wire.query_value("show listen_addresses")?.is_empty());
-        ensure!(wire.query_value("show ssl")? == "off");
-        let mut wire = ground.named()?;
-        wire.log_in(ground.tenant.login())?;
-        Ok(())
     })
 }
