@@ -102,6 +102,16 @@ pub(super) fn begins_and_ends(stage: &Stage) -> anyhow::Result<()> {
         ground.router.pgs(&["restart", TENANT])?;
         ensure!(container(ground)? == before, "made again for nothing");
         ensure!(in_container(ground, rules)?.matches("hostssl").count() == 2);
+        // A certificate that the server cannot use is not for good.
+        in_container(
+            ground,
+            "cd \"$(psql -XAtq -h /var/run/postgresql -c 'show data_directory')\"; \
+             echo damaged > pgs-tls.pem",
+        )?;
+        let restart = ground.router.command().args(["restart", TENANT]).output()?;
+        let said = String::from_utf8_lossy(&restart.stderr).into_owned();
+        ensure!(restart.status.code() == Some(11), "{said}");
+        ensure!(said.contains("could not load server certificate"), "{said}");
         ground.router.pgs(&["set", TENANT, "--unset", "tls"])?;
         ground.router.pgs(&["restart", TENANT])?;
         ensure!(!in_container(ground, rules)?.contains("hostssl"));
