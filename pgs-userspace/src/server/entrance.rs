@@ -1,8 +1,10 @@
 //! Whom the front door lets in: from where, and how often.
 
+use std::io::Read as _;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 
+use socket2::SockRef;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -53,8 +55,10 @@ impl FrontDoor {
         // Closing with unread input would reset the connection. What has not come yet may still do
         // so; the client has the answer by then, or does without.
         let mut unread = [0; TURNED_AWAY_READ_BYTES];
-        drop(client.try_read(&mut unread));
-        drop(client.try_write(&refusal.encode()));
+        // On the socket itself: the runtime does not know yet whether it is ready.
+        let socket = SockRef::from(client);
+        drop((&*socket).read(&mut unread));
+        drop(socket.send(&refusal.encode()));
     }
 
     /// Says why not, and closes so that the client gets to read it.
