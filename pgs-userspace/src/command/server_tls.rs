@@ -83,24 +83,27 @@ pub(super) async fn check_possible(
     Err(Error::new(Kind::NotFound, message).with_hint(hint))
 }
 
-/// Says what is still to be done where the server is not started as its settings want it.
-pub(super) async fn advise(
-    context: &Context,
-    tenant: &TenantId,
-    settings: &TenantSettings,
-) -> Result<(), Error> {
+/// Says what is still to be done where the server is not started as its settings want it. They are
+/// stored already: that it cannot be looked at is no failure.
+pub(super) async fn advise(context: &Context, tenant: &TenantId, settings: &TenantSettings) {
+    let printer = &context.printer;
+    let does = match wanted(settings) {
+        TlsEnd::Server => "lets its server listen for TLS",
+        TlsEnd::Router => "lets its server no longer listen for TLS",
+    };
+    match made_for(context, tenant).await {
+        Ok(Some(made_for)) if made_for != wanted(settings) => printer.hint(&format!(
+            "`pgs restart {tenant}` {does}; its live sessions end"
+        )),
+        Ok(_) => {}
+        Err(error) => printer.warning(&format!("its container cannot be looked at: {error}")),
+    }
+}
+
+async fn made_for(context: &Context, tenant: &TenantId) -> Result<Option<TlsEnd>, Error> {
     let engine = Engine::connect(&context.directories).await?;
     let inspection = engine.inspect(tenant).await?;
-    if inspection.is_some_and(|inspection| inspection.tls != wanted(settings)) {
-        let does = match wanted(settings) {
-            TlsEnd::Server => "lets its server listen for TLS",
-            TlsEnd::Router => "lets its server no longer listen for TLS",
-        };
-        context.printer.hint(&format!(
-            "`pgs restart {tenant}` {does}; its live sessions end"
-        ));
-    }
-    Ok(())
+    Ok(inspection.map(|inspection| inspection.tls))
 }
 
 /// Gives a tenant's server a certificate, and makes sure that clients are shown it where the server
@@ -119,8 +122,7 @@ pub(super) async fn install(
     let engine = Engine::connect(&context.directories).await?;
     let pem = [certificate_pem, b"\n".to_vec(), key_pem].concat();
     engine.write_certificate(&tenant, pem).await?;
-    let inspection = engine.inspect(&tenant).await?;
-    if inspection.is_some_and(|inspection| inspection.tls == TlsEnd::Server) {
+    if made_for(context, &tenant).await? == Some(TlsEnd::Server) {
         engine.reload(&tenant).await?;
         if let Err(error) = taken(context, &tenant, certificate).await {
             engine.restore_certificate(&tenant).await?;

@@ -58,7 +58,7 @@ pub(super) async fn set(context: &Context, arguments: SetArguments) -> Result<()
         names.join(", ")
     ));
     if of_tls {
-        server_tls::advise(context, &tenant, &settings).await?;
+        server_tls::advise(context, &tenant, &settings).await;
     }
     Ok(())
 }

@@ -299,6 +299,12 @@ pub(super) fn without_a_certificate_here(stage: &Stage) -> anyhow::Result<()> {
     })?;
     let mut wire = wire.secure(trust::client(Some(&host()), None)?)?;
     wire.log_in(tenant.login())?;
+    // Enough to require it of everybody.
+    drop(serve_as_it_is(
+        &installation,
+        "required-run",
+        &["--tls-required"],
+    )?);
     // Who wants something else gets an alert, not a connection that hangs.
     let (_, wire) = ask()?;
     let failed = wire.secure(trust::client(Some("localhost"), None)?).err();
