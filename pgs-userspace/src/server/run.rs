@@ -38,6 +38,7 @@ use crate::config::directories::Directories;
 use crate::config::limits::DRAIN_CHECK_INTERVAL;
 use crate::config::limits::FAREWELLS_MAX;
 use crate::config::limits::SECURE_RELAY_END_DEADLINE;
+use crate::config::sections::Limits;
 use crate::datapath::DataPath;
 use crate::datapath::DataPathError;
 use crate::datapath::handover::CloseReason;
@@ -107,15 +108,8 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let _lock = lock(&settings.directories)?;
     let configuration = &settings.configuration;
     let limits = &configuration.limits;
-    let budget = Budget::within(
-        raise_descriptor_limit(),
-        limits.sessions_max,
-        limits.arrivals_max,
-    );
+    let budget = budget(limits);
     let sessions_max = budget.sessions;
-    if sessions_max < limits.sessions_max {
-        tracing::info!(sessions_max, "sessions bounded by the limit on open files");
-    }
     // A signal that comes while the parts are being built must not be lost.
     let mut stop = StopSignals::listen()?;
     let routes = RouteTable::open(&settings.directories, configuration.tenant_defaults.clone())?;
@@ -284,6 +278,17 @@ fn lock(directories: &Directories) -> Result<Flock<std::fs::File>, ServeError> {
     let file = std::fs::File::create(&path).map_err(system("open", &path))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
         .map_err(|_| ServeError::Running(run.to_owned()))
+}
+
+/// What of the configured bounds the limit on open files has room for.
+fn budget(limits: &Limits) -> Budget {
+    let (sessions_max, arrivals_max) = (limits.sessions_max, limits.arrivals_max);
+    let budget = Budget::within(raise_descriptor_limit(), sessions_max, arrivals_max);
+    if budget.sessions < sessions_max {
+        let sessions_max = budget.sessions;
+        tracing::info!(sessions_max, "sessions bounded by the limit on open files");
+    }
+    budget
 }
 
 /// Raises the limit on open files as far as it goes; how many it allows.

@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio::time::sleep_until;
 use tokio::time::timeout_at;
 
 use super::connection::Arrival;
@@ -23,6 +25,7 @@ use super::sessions::Identity;
 use super::sessions::SessionLease;
 use crate::config::limits::CLIENT_HELLO_BYTES_MAX;
 use crate::config::limits::CLIENT_HELLO_READ_BYTES;
+use crate::config::limits::SERVER_NAME_ANSWER_DELAY;
 use crate::protocol::refusal::Refusal;
 use crate::tenant::route::Access;
 use crate::tenant::route::Route;
@@ -111,12 +114,13 @@ impl Arrival<'_> {
 
     /// Only a server name can lead to a tenant before anything is decrypted. Where it leads to
     /// none, to one that does not let this client in, or to one that has no TLS of its own, the
-    /// same is done.
+    /// same is done after the same time.
     async fn tls_end(&self, name: Option<&str>, request: TlsRequest) -> TlsEnd {
         let label = name.and_then(|name| self.door.encryption.tenant_label(name));
-        let Some(label) = label else {
+        let Some(label) = label.filter(|_| self.door.tls_wishes().passthrough) else {
             return TlsEnd::Here(None);
         };
+        let asked = Instant::now();
         let route = match self.door.routes.find(label, label) {
             Ok(route) => route,
             Err(error) => {
@@ -130,6 +134,7 @@ impl Arrival<'_> {
                 && route.settings.tls == TlsPolicy::Passthrough
         };
         let Some(route) = route.filter(passes) else {
+            sleep_until(asked + SERVER_NAME_ANSWER_DELAY).await;
             return TlsEnd::Here(None);
         };
         match self.connect_through(&route, request).await {

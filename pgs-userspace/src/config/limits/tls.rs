@@ -9,6 +9,10 @@ pub const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1024;
 /// What is read of a ClientHello at once, in bytes.
 pub const CLIENT_HELLO_READ_BYTES: usize = 4 * 1024;
 
+/// From a ClientHello with a tenant's name until it is answered, where its TLS is not passed
+/// through: longer than it takes to find out, whatever the reason is.
+pub const SERVER_NAME_ANSWER_DELAY: Duration = Duration::from_millis(2);
+
 /// Sockets being made in containers' network namespaces at once; each takes a thread for a moment.
 pub const NAMESPACE_ENTRIES_IN_FLIGHT_MAX: usize = 16;
 
