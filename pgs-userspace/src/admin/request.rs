@@ -111,13 +111,13 @@ pub struct SessionReport {
     pub id: u64,
     /// Tenant id.
     pub tenant: String,
-    /// User of the startup message.
-    pub user: String,
-    /// Database of the startup message.
-    pub database: String,
+    /// User of the startup message; not known where TLS passes through.
+    pub user: Option<String>,
+    /// Database of the startup message; likewise.
+    pub database: Option<String>,
     /// Client's address, as `address:port`.
     pub client: String,
-    /// `startup`, `kernel` or `relay`.
+    /// `startup`, `kernel`, `relay`, `tls` or `passthrough`.
     pub path: String,
     /// Why it is relayed, where the kernel path was wanted.
     pub path_reason: Option<String>,

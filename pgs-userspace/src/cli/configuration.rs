@@ -20,7 +20,7 @@ Settings:
   connection_rate_per_minute   logins begun a minute, in the long run; or `off`
   connection_burst             logins begun at once before that rate counts
   tls                          `optional`, `required`, `passthrough`
-  client_certificates          `off`, `optional`, `required`
+  client_certificates          `off`, `optional`, `required`, `verify-user`
   client_ca                    file of the authorities that sign the clients' certificates
   client_address               whether SQL can read the client's address: `on` or `off`
   idle_session_timeout         ends a session that moves no byte for so long; or `off`

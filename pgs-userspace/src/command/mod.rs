@@ -37,6 +37,7 @@ mod psql;
 mod reconcile;
 mod remove;
 mod serve;
+mod server_tls;
 mod sessions;
 mod settings;
 mod status;
@@ -115,7 +116,7 @@ async fn other(context: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Url(arguments) => url::run(context, arguments).await,
         Verb::Logs(arguments) => logs::run(context, arguments).await,
         Verb::Sessions(arguments) => sessions::run(context, arguments).await,
-        Verb::Tls(arguments) => tls::run(context, &arguments),
+        Verb::Tls(arguments) => tls::run(context, &arguments).await,
         Verb::Doctor(arguments) => doctor::run(context, arguments).await,
         Verb::Version(arguments) => version::run(context, arguments),
         Verb::Completions(arguments) => completions::run(context, &arguments),

@@ -11,6 +11,7 @@ use crate::command::configuration;
 use crate::command::lock;
 use crate::command::ready_tenant;
 use crate::command::reconcile;
+use crate::command::server_tls;
 use crate::config::configuration::Effective;
 use crate::config::configuration::Origin;
 use crate::config::section::Section as _;
@@ -24,6 +25,9 @@ use crate::tenant::settings::TenantSettings;
 use crate::tenant::stored_settings::SettingsChange;
 use crate::tenant::stored_settings::check;
 
+/// Settings that need more than the registry.
+const OF_TLS: [&str; 3] = ["tls", "client_certificates", "client_ca"];
+
 /// Decides for one tenant, from its next connection on.
 pub(super) async fn set(context: &Context, arguments: SetArguments) -> Result<(), Error> {
     let tenant = TenantId::parse(&arguments.tenant)?;
@@ -33,7 +37,7 @@ pub(super) async fn set(context: &Context, arguments: SetArguments) -> Result<()
     reconcile::run(context, &registry).await?;
     // What goes together is checked against what is stored, which must not change meanwhile.
     let guard = lock(context, &tenant).await?;
-    ready_tenant(&registry, &tenant)?;
+    let found = ready_tenant(&registry, &tenant)?;
     let stored = registry.settings(&tenant)?;
     for name in &arguments.unset {
         change.unset(name, &stored)?;
@@ -41,6 +45,10 @@ pub(super) async fn set(context: &Context, arguments: SetArguments) -> Result<()
     let stored = change.applied_to(&stored);
     let defaults = &effective.configuration().tenant_defaults;
     let settings = check(defaults, &stored)?;
+    let of_tls = change.names().any(|name| OF_TLS.contains(&name));
+    if of_tls {
+        server_tls::check_possible(context, &found, &settings).await?;
+    }
     if !registry.change_settings(&tenant, &change)? {
         ready_tenant(&registry, &tenant)?;
     }
@@ -53,6 +61,9 @@ pub(super) async fn set(context: &Context, arguments: SetArguments) -> Result<()
         "tenant `{tenant}`: {} counts from the next connection on",
         names.join(", ")
     ));
+    if of_tls {
+        server_tls::advise(context, &tenant, &settings).await;
+    }
     Ok(())
 }
 

@@ -5,8 +5,10 @@ use std::time::Duration;
 use pgs_common::flow::Bounds;
 
 pub use access::*;
+pub use tls::*;
 
 mod access;
+mod tls;
 
 /// Longest startup packet, length word included, in bytes: `MAX_STARTUP_PACKET_LENGTH` of
 /// PostgreSQL's `src/include/libpq/pqcomm.h`, which does not count the length word.

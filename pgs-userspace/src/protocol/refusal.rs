@@ -31,6 +31,17 @@ pub enum Refusal {
     },
     /// The tenant takes encrypted connections only.
     TlsRequired,
+    /// The tenant's own server ends its clients' TLS, and this client's does not lead there.
+    PassthroughOnly,
+    /// The tenant's own server ends its clients' TLS, and it is not to be had.
+    PassthroughUnavailable,
+    /// The tenant's clients must show a certificate that it takes.
+    ClientCertificateRequired,
+    /// The client's certificate is for another user.
+    ClientCertificateUser {
+        /// User of the startup message.
+        user: String,
+    },
     /// The tenant's server does not take connections yet.
     TenantStarting,
     /// The tenant's server does not run.
@@ -130,6 +141,10 @@ impl Refusal {
             },
             Self::InternalRole { user: user() },
             Self::TlsRequired,
+            Self::PassthroughOnly,
+            Self::PassthroughUnavailable,
+            Self::ClientCertificateRequired,
+            Self::ClientCertificateUser { user: user() },
             Self::TenantStarting,
             Self::TenantStopped,
             Self::TooManyConnections,
@@ -165,6 +180,17 @@ impl Refusal {
             Self::NoAccess { .. } => ("no_access", SqlState::INVALID_AUTHORIZATION),
             Self::InternalRole { .. } => ("internal_role", SqlState::INVALID_AUTHORIZATION),
             Self::TlsRequired => ("tls_required", SqlState::INVALID_AUTHORIZATION),
+            Self::PassthroughOnly => ("passthrough_only", SqlState::INVALID_AUTHORIZATION),
+            Self::PassthroughUnavailable => {
+                ("passthrough_unavailable", SqlState::CANNOT_CONNECT_NOW)
+            }
+            Self::ClientCertificateRequired => (
+                "client_certificate_required",
+                SqlState::INVALID_AUTHORIZATION,
+            ),
+            Self::ClientCertificateUser { .. } => {
+                ("client_certificate_user", SqlState::INVALID_AUTHORIZATION)
+            }
             Self::TenantStarting => ("tenant_starting", SqlState::CANNOT_CONNECT_NOW),
             Self::TenantStopped => ("tenant_stopped", SqlState::CANNOT_CONNECT_NOW),
             Self::TooManyConnections => ("too_many_connections", SqlState::TOO_MANY_CONNECTIONS),
@@ -209,6 +235,9 @@ impl Refusal {
             Self::InternalRole { user } => {
                 return format!("role \"{user}\" cannot log in through this port");
             }
+            Self::ClientCertificateUser { user } => {
+                return format!("certificate authentication failed for user \"{user}\"");
+            }
             Self::TooManyTenantConnections { tenant } => {
                 return format!("too many connections for tenant \"{tenant}\"");
             }
@@ -226,6 +255,9 @@ impl Refusal {
                 );
             }
             Self::TlsRequired => "TLS is required",
+            Self::PassthroughOnly => "TLS up to the database server itself is required",
+            Self::PassthroughUnavailable => "the database server cannot be reached over TLS",
+            Self::ClientCertificateRequired => "connection requires a valid client certificate",
             Self::TenantStarting => "the database system is starting up",
             Self::TenantStopped => "the database system is not running",
             Self::TooManyConnections => "sorry, too many clients already",
@@ -277,6 +309,21 @@ impl Refusal {
                  tenant's container."
             }
             Self::TlsRequired => "Connect with `sslmode=require` or stronger.",
+            Self::PassthroughOnly => {
+                "Connect with `sslmode=require` or stronger to the host name \
+                 `<tenant>.<domain>`, which the administrator knows."
+            }
+            Self::PassthroughUnavailable => {
+                "Try again; the administrator can see why in the router's log, and `pgs restart \
+                 <tenant>` lets the server listen for TLS."
+            }
+            Self::ClientCertificateRequired => {
+                "Connect with `sslmode=require` or stronger, and with `sslcert` and `sslkey` of a \
+                 certificate that the administrator's authority has signed."
+            }
+            Self::ClientCertificateUser { .. } => {
+                "The certificate's common name must be the user's name."
+            }
             Self::TenantStarting => "Try again in a few seconds.",
             Self::TenantStopped => {
                 "The administrator can start it with `pgs start <tenant>` and see why it stopped \

@@ -176,7 +176,7 @@ fn report(door: &FrontDoor, session: &Session) -> SessionReport {
         user: session.user.clone(),
         database: session.database.clone(),
         client: session.client.to_string(),
-        path: meter.path().name().into(),
+        path: session.path_name().into(),
         path_reason: meter.relay_reason().map(Into::into),
         backend_pid: u32::try_from(backend_pid).ok().filter(|pid| *pid != 0),
         age_seconds: meter.age().as_secs(),

@@ -45,7 +45,7 @@ pub(super) async fn connect(directory: &Path, within: Duration) -> io::Result<Un
 /// Takes hold of the server's socket itself. The directory is the container's to write in: whoever
 /// gets to run commands there could put a link to another tenant's socket in its place, and this
 /// process may open both.
-fn pin(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn pin(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let socket = nix::fcntl::open(path, flags, Mode::empty())?;
     let kind = SFlag::from_bits_truncate(fstat(&socket)?.st_mode) & SFlag::S_IFMT;

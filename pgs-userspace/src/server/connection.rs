@@ -29,16 +29,17 @@ use super::entrance::Places;
 use super::entrance::farewell;
 use super::login::Login;
 use super::login::LoginEnd;
+use super::namespace::Namespaces;
 use super::negotiation::Negotiated;
 use super::negotiation::Opening;
-use super::negotiation::TlsRequest;
 use super::negotiation::negotiate;
-use super::negotiation::negotiate_encrypted;
 use super::origin;
 use super::origin::Origin;
 use super::sessions::Identity;
 use super::sessions::SessionLease;
 use super::sessions::Sessions;
+use super::tls_policy;
+use super::tls_policy::Shown;
 use crate::config::configuration::Configuration;
 use crate::config::limits::CLOSE_LINGER;
 use crate::config::limits::NO_ACCESS_ANSWER_DELAY;
@@ -48,6 +49,7 @@ use crate::protocol::startup::StartupMessage;
 use crate::tenant::registry::RegistryError;
 use crate::tenant::route::Route;
 use crate::tenant::route::RouteTable;
+use crate::tls::client_authorities::ClientAuthorities;
 
 /// A tenant's superuser; it logs in only from inside its container.
 const INTERNAL_ROLE: &[u8] = b"postgres";
@@ -63,6 +65,8 @@ pub(super) struct FrontDoor {
     /// Refused clients that may take their time to read why.
     pub(super) farewells: Semaphore,
     pub(super) encryption: Encryption,
+    pub(super) authorities: ClientAuthorities,
+    pub(super) namespaces: Namespaces,
     pub(super) counters: Counters,
     pub(super) data_path: Arc<DataPath>,
     pub(super) draining: std::sync::atomic::AtomicBool,
@@ -97,9 +101,10 @@ pub(super) async fn serve(
         address,
         accepted,
         places,
+        refusal: None,
     };
     let opening = match front {
-        Ok(front) => timeout_at(deadline, negotiate(&mut client, &door.encryption, front)).await,
+        Ok(front) => timeout_at(deadline, negotiate(&mut client, &door, front)).await,
         Err(end) => return arrival.serve(client, end).await,
     };
     match opening {
@@ -112,59 +117,38 @@ pub(super) async fn serve(
     }
 }
 
-fn late() -> Negotiated {
+pub(super) fn late() -> Negotiated {
     Negotiated::Malformed("no startup packet within the deadline".into())
 }
 
 /// A connection that has not said yet what it wants.
-struct Arrival<'a> {
-    door: &'a FrontDoor,
-    address: SocketAddr,
+pub(super) struct Arrival<'a> {
+    pub(super) door: &'a FrontDoor,
+    pub(super) address: SocketAddr,
     accepted: Instant,
     places: Places,
+    /// What a client that wants a session is told, where that is known already.
+    pub(super) refusal: Option<Refusal>,
 }
 
 impl Arrival<'_> {
-    /// The handshake, and what the client says once it is encrypted.
-    async fn encrypt(self, client: TcpStream, request: TlsRequest, front: BytesMut) {
-        let Self {
-            door,
-            address,
-            accepted,
-            ..
-        } = self;
-        let deadline = accepted + door.configuration.limits.arrival_deadline;
-        let handshake = door.encryption.accept(client, request, front);
-        let mut client = match timeout_at(deadline, handshake).await {
-            Ok(Ok(client)) => client,
-            Ok(Err(error)) => {
-                Counters::add(&door.counters.tls_failed);
-                tracing::info!(%address, %error, "no TLS; closed");
-                return;
-            }
-            Err(_) => {
-                Counters::add(&door.counters.tls_failed);
-                tracing::info!(%address, "no TLS within the deadline; closed");
-                return;
-            }
-        };
-        Counters::add(&door.counters.tls_handshakes);
-        match timeout_at(deadline, negotiate_encrypted(&mut client, request)).await {
-            Ok(Ok(negotiated)) => self.serve(client, negotiated).await,
-            Ok(Err(error)) => {
-                tracing::debug!(%address, %error, "connection failed before its startup packet");
-            }
-            Err(_) => self.serve(client, late()).await,
-        }
+    /// When it must have said what it wants.
+    pub(super) fn deadline(&self) -> Instant {
+        self.accepted + self.door.configuration.limits.arrival_deadline
     }
 
-    async fn serve(self, mut client: impl ClientStream, negotiated: Negotiated) {
+    pub(super) async fn serve(self, mut client: impl ClientStream, negotiated: Negotiated) {
         let Self {
             door,
             address,
             accepted,
             places,
+            refusal,
         } = self;
+        let negotiated = match (negotiated, refusal) {
+            (Negotiated::Session(..), Some(refusal)) => Negotiated::Refused(refusal),
+            (negotiated, _) => negotiated,
+        };
         match negotiated {
             Negotiated::Session(message, rest) => {
                 let ended = Connection {
@@ -240,7 +224,7 @@ impl<C: ClientStream> Connection<'_, C> {
         let Self { door, address, .. } = self;
         let user = String::from_utf8_lossy(message.user()).into_owned();
         let database = String::from_utf8_lossy(message.database()).into_owned();
-        if door.draining.load(std::sync::atomic::Ordering::Relaxed) {
+        if door.is_draining() {
             return Err(Refusal::Draining);
         }
         if door.encryption.required && !C::ENCRYPTED {
@@ -259,11 +243,17 @@ impl<C: ClientStream> Connection<'_, C> {
             address: address.ip().to_canonical().to_string(),
         };
         let (route, attempt) = door.let_in(route, *address, no_access)?;
+        let shown = Shown {
+            encrypted: C::ENCRYPTED,
+            certificates: self.client.certificates(),
+            user: message.user(),
+        };
+        tls_policy::check(&route, &door.authorities, shown)?;
         let tenant = route.tenant.clone();
         let identity = Identity {
             tenant,
-            user,
-            database,
+            user: Some(user),
+            database: Some(database),
             client: *address,
         };
         let lease = door.sessions.begin(identity, &route.settings)?;

@@ -21,6 +21,8 @@ pub(super) struct Counters {
     pub(super) tls_handshakes: AtomicU64,
     /// TLS handshakes that failed.
     pub(super) tls_failed: AtomicU64,
+    /// Connections whose TLS was passed through to the tenant's server.
+    pub(super) tls_passed_through: AtomicU64,
     /// Logins that the backend itself refused.
     pub(super) login_failed: AtomicU64,
     /// Sessions that began: handed to the data path, or relayed over TLS.
@@ -61,6 +63,7 @@ impl Counters {
             ("connections_malformed", &self.malformed),
             ("tls_handshakes", &self.tls_handshakes),
             ("tls_handshakes_failed", &self.tls_failed),
+            ("tls_passed_through", &self.tls_passed_through),
             ("logins_failed", &self.login_failed),
             ("sessions", &self.sessions),
             ("cancels_routed", &self.cancels_routed),

@@ -138,7 +138,8 @@ impl FrontDoor {
     }
 }
 
-fn is_allowed(settings: &TenantSettings, address: IpAddr) -> bool {
+/// Whether a tenant lets clients of that address in.
+pub(super) fn is_allowed(settings: &TenantSettings, address: IpAddr) -> bool {
     settings.allow.is_empty() || settings.allow.contain(address)
 }
 

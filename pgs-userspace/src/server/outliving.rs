@@ -235,8 +235,8 @@ fn parse(record: Record, totals: Option<Totals>) -> Result<Known, &'static str> 
         id: record.session,
         identity: Identity {
             tenant: TenantId::parse(&record.tenant).map_err(|_| "its tenant has no valid id")?,
-            user: record.user,
-            database: record.database,
+            user: Some(record.user),
+            database: Some(record.database),
             client: record.client.ok_or("its client is not known")?,
         },
         meter: Meter::resumed(age, totals.to_backend, totals.to_client),

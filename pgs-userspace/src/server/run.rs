@@ -33,6 +33,7 @@ use super::encryption::Encryption;
 use super::idle;
 use super::keeping::TABLE;
 use super::listener;
+use super::namespace::Namespaces;
 use super::notify;
 use super::outliving::KernelSessions;
 use super::outliving::Left;
@@ -54,6 +55,7 @@ use crate::privileges;
 use crate::privileges::PrivilegeError;
 use crate::tenant::registry::RegistryError;
 use crate::tenant::route::RouteTable;
+use crate::tls::client_authorities::ClientAuthorities;
 use crate::tls::store::CertificateStore;
 
 /// What `pgs serve` is told.
@@ -144,7 +146,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     Survival::may_begin(&settings)?;
     // What can fail is built first: a router that lets go for this one must not do so for nothing.
     let routes = RouteTable::open(&settings.directories, configuration.tenant_defaults.clone())?;
-    let encryption = encryption(&settings)?;
+    let encryption = encryption(&settings, &routes)?;
     let prepared = Prepared::new(configuration.serve.path)?;
     let (mut survival, mut held) = Survival::begin(&settings).await?;
     let mut kept = KeptListeners::of(&mut held);
@@ -165,6 +167,8 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         admission: Arc::new(Admission::new(limits)),
         farewells: Semaphore::new(FAREWELLS_MAX),
         encryption,
+        authorities: ClientAuthorities::default(),
+        namespaces: Namespaces::default(),
         counters: Counters::default(),
         data_path,
         draining: AtomicBool::new(false),
@@ -286,15 +290,15 @@ async fn empty(door: &FrontDoor) {
 }
 
 /// What there is to encrypt with.
-fn encryption(settings: &Settings) -> Result<Encryption, ServeError> {
+fn encryption(settings: &Settings, routes: &RouteTable) -> Result<Encryption, ServeError> {
     let directory = settings.directories.certificates();
     let certificates = CertificateStore::open(directory.clone());
     let tls = &settings.configuration.tls;
-    if tls.required && certificates.is_empty() {
+    let elsewhere = !tls.domains.0.is_empty() && routes.tls_wishes()?.passthrough;
+    if tls.required && certificates.is_empty() && !elsewhere {
         return Err(ServeError::NoCertificate(directory));
     }
-    let (required, domains) = (tls.required, tls.domains.0.clone());
-    Ok(Encryption::new(certificates, required, domains)?)
+    Ok(Encryption::new(certificates, tls)?)
 }
 
 /// SIGTERM and SIGINT.

@@ -34,8 +34,8 @@ where
     let sessions = Arc::new(Sessions::new(1));
     let identity = Identity {
         tenant: TenantId::parse("acme").unwrap(),
-        user: "acme".into(),
-        database: "acme".into(),
+        user: Some("acme".into()),
+        database: Some("acme".into()),
         client: ([127, 0, 0, 1], 1).into(),
     };
     let lease = sessions

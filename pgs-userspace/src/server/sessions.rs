@@ -49,8 +49,10 @@ pub(super) struct Sessions {
 pub(super) struct Session {
     pub(super) id: u64,
     pub(super) tenant: TenantId,
-    pub(super) user: String,
-    pub(super) database: String,
+    /// Not known where TLS passes through: the login is between the client and the server.
+    pub(super) user: Option<String>,
+    /// As `user`.
+    pub(super) database: Option<String>,
     pub(super) client: SocketAddr,
     pub(super) meter: Arc<Meter>,
     /// As announced in BackendKeyData; zero before.
@@ -69,6 +71,14 @@ impl Session {
         // The first reason is the one that counts.
         drop(self.ending.set(reason));
         self.end.notify_one();
+    }
+
+    /// How its bytes travel.
+    pub(super) fn path_name(&self) -> &'static str {
+        match &self.user {
+            Some(_) => self.meter.path().name(),
+            None => "passthrough",
+        }
     }
 
     /// Why the session was ended from outside, if it was.
@@ -91,8 +101,8 @@ impl Session {
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) tenant: TenantId,
-    pub(super) user: String,
-    pub(super) database: String,
+    pub(super) user: Option<String>,
+    pub(super) database: Option<String>,
     pub(super) client: SocketAddr,
 }
 
@@ -338,7 +348,7 @@ impl Lease for SessionLease {
         tracing::info!(
             session = id,
             %tenant,
-            path = meter.path().name(),
+            path = self.session.path_name(),
             bytes_to_backend = meter.relayed_to_backend() + in_kernel.to_backend,
             bytes_to_client = meter.relayed_to_client() + in_kernel.to_client,
             bytes_in_kernel = in_kernel.to_backend + in_kernel.to_client,
@@ -376,8 +386,8 @@ mod tests {
     fn identity(tenant: &str) -> Identity {
         Identity {
             tenant: TenantId::parse(tenant).unwrap(),
-            user: tenant.into(),
-            database: tenant.into(),
+            user: Some(tenant.into()),
+            database: Some(tenant.into()),
             client: ([127, 0, 0, 1], 1).into(),
         }
     }

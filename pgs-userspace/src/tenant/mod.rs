@@ -11,3 +11,4 @@ pub mod route;
 mod schema;
 pub mod settings;
 pub mod stored_settings;
+pub mod tls_wishes;

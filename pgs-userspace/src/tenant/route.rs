@@ -19,6 +19,7 @@ use crate::tenant::schema;
 use crate::tenant::settings::TenantSettings;
 use crate::tenant::stored_settings::resolve;
 use crate::tenant::stored_settings::stored;
+use crate::tenant::tls_wishes::Remembered;
 
 /// Where a connection goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,15 +42,16 @@ pub struct Route {
 /// The pool's lock is held for a push or a pop, never across a query.
 #[derive(Debug)]
 pub struct RouteTable {
-    registry: PathBuf,
+    pub(super) registry: PathBuf,
     directories: Directories,
-    defaults: TenantSettings,
+    pub(super) defaults: TenantSettings,
+    pub(super) wishes: Remembered,
     idle: Mutex<Vec<Reader>>,
 }
 
 #[derive(Debug)]
-struct Reader {
-    connection: Connection,
+pub(super) struct Reader {
+    pub(super) connection: Connection,
     file: FileIdentity,
 }
 
@@ -75,6 +77,7 @@ impl RouteTable {
             registry: directories.registry(),
             directories: directories.clone(),
             defaults,
+            wishes: Remembered::default(),
             idle: Mutex::new(Vec::new()),
         };
         table.put_back(table.open_reader()?);
@@ -145,7 +148,7 @@ impl RouteTable {
         }))
     }
 
-    fn take(&self) -> Result<Reader, RegistryError> {
+    pub(super) fn take(&self) -> Result<Reader, RegistryError> {
         let current = file_identity(&self.registry)?;
         // In a statement of its own: a `while let` would hold the lock across its body.
         let pop = || {
@@ -163,7 +166,7 @@ impl RouteTable {
         }
     }
 
-    fn put_back(&self, reader: Reader) {
+    pub(super) fn put_back(&self, reader: Reader) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < ROUTE_READERS_IDLE_MAX {
             idle.push(reader);

@@ -44,13 +44,16 @@ pub enum ClientCertificates {
     Optional,
     /// They must show a good one.
     Required,
+    /// They must show a good one that bears the user's name.
+    VerifyUser,
 }
 
 word_value!(
     ClientCertificates,
     Off = "off",
     Optional = "optional",
-    Required = "required"
+    Required = "required",
+    VerifyUser = "verify-user"
 );
 
 /// What holds for one tenant.
@@ -106,8 +109,9 @@ impl Section for TenantSettings {
                                      counts"),
         key!(tls: TlsPolicy, "whether clients must encrypt, and who ends it: pgs, or by \
                               `passthrough` the tenant's own server"),
-        key!(client_certificates: ClientCertificates, "whether clients prove who they are by a \
-                                                       certificate"),
+        key!(client_certificates: ClientCertificates, "whether clients show a certificate; \
+                                                       with `verify-user` its common name must \
+                                                       be the user's"),
         key!(client_ca: Option<PathBuf>, "certificates of the authorities that sign the clients' \
                                           ones"),
         key!(client_address: bool, "whether SQL can read the client's address in \
@@ -118,7 +122,15 @@ impl Section for TenantSettings {
     ];
 
     fn check(&self) -> Result<(), String> {
-        if self.client_certificates != ClientCertificates::Off && self.client_ca.is_none() {
+        if self.client_certificates == ClientCertificates::Off {
+            return Ok(());
+        }
+        if self.tls == TlsPolicy::Passthrough {
+            let why = "with `tls=passthrough` the tenant's own server asks for \
+                       `client_certificates`";
+            return Err(why.to_owned());
+        }
+        if self.client_ca.is_none() {
             return Err("`client_certificates` needs a `client_ca` to check them by".to_owned());
         }
         Ok(())
@@ -225,5 +237,8 @@ mod tests {
         assert!(settings.check().is_err());
         settings.set("client_ca", "/etc/pgs/ca.pem").unwrap();
         assert_eq!(settings.check(), Ok(()));
+        // Nobody but the server sees them.
+        settings.set("tls", "passthrough").unwrap();
+        assert!(settings.check().is_err());
     }
 }
