@@ -1,0 +1,195 @@
+//! What must hold for whatever bytes a stranger sends, one function for each parser.
+//!
+//! libFuzzer calls these with inputs that it makes up (`cargo xtask fuzz`); the tests of this crate
+//! call them with the corpus, so that what was once found is looked at with every test run. A
+//! property that does not hold panics, as libFuzzer expects.
+#![expect(
+    clippy::panic,
+    reason = "a panic is how a fuzz target says that it found something"
+)]
+
+use pgs::protocol::Parsed;
+use pgs::protocol::backend::{BackendError, BackendEvent, BackendScanner};
+use pgs::protocol::cancel::CancelKey;
+use pgs::protocol::startup::{self, FirstPacket, StartupError};
+
+/// A target: its name, as that of its corpus, and its function.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    ("startup", startup),
+    ("message", message),
+    ("cancel", cancel),
+];
+
+/// The first packet of a connection: arriving byte by byte it is what it is arriving at once, what
+/// follows it does not matter, and what is forwarded is what was sent.
+pub fn startup(input: &[u8]) {
+    let whole = startup::parse(input);
+    for end in 0..input.len().min(startup_bytes_max()) {
+        match (startup::parse(&input[..end]), &whole) {
+            (Ok(Parsed::Incomplete { need }), _) => {
+                assert!(
+                    need > end,
+                    "{end} bytes are not enough, but {need} would be"
+                );
+            }
+            // Decided early: then more bytes may not change it.
+            (early, whole) => assert_eq!(&early, whole, "decided otherwise after {end} bytes"),
+        }
+    }
+    match whole {
+        Ok(Parsed::Complete { value, consumed }) => {
+            assert!(consumed <= input.len(), "consumed more than there was");
+            if let FirstPacket::Startup(message) = &value {
+                assert_eq!(
+                    message.raw()[..],
+                    input[..consumed],
+                    "not forwarded as it came"
+                );
+                assert!(
+                    !message.user().is_empty(),
+                    "a startup message without a user"
+                );
+                assert!(!message.database().is_empty(), "without a database");
+                drop((
+                    message.options(),
+                    message.tenant_option(),
+                    message.replication(),
+                ));
+            }
+        }
+        Ok(Parsed::Incomplete { need }) => assert!(need > input.len()),
+        Err(error) => refusal(&error),
+    }
+}
+
+/// The bound that the parser itself sets, read from what it says of a packet that is too long.
+fn startup_bytes_max() -> usize {
+    pgs::config::limits::STARTUP_PACKET_BYTES_MAX
+}
+
+/// What is said of a packet that is none can be said: with an SQLSTATE of five characters.
+fn refusal(error: &StartupError) {
+    assert!(!error.to_string().is_empty());
+    if let Some(refusal) = error.refusal() {
+        let code = refusal.sqlstate();
+        assert_eq!(code.as_str().len(), 5, "an SQLSTATE of another length");
+    }
+}
+
+/// What a backend sends: the same messages however it is cut into pieces, each in its place.
+///
+/// The first byte says how the rest is cut.
+pub fn message(input: &[u8]) {
+    let Some((&cut, stream)) = input.split_first() else {
+        return;
+    };
+    let at_once = scan(stream.chunks(stream.len().max(1)));
+    let in_pieces = scan(stream.chunks(usize::from(cut).max(1)));
+    assert_eq!(at_once, in_pieces, "other messages in pieces of {cut}");
+    let (events, ended) = at_once;
+    let mut last = 0;
+    for event in &events {
+        assert!(
+            event.start >= last && event.end > event.start,
+            "out of order: {event:?}"
+        );
+        last = event.end;
+    }
+    assert!(last <= stream.len() as u64, "beyond the end");
+    if let Ok(offset) = ended {
+        assert_eq!(offset, stream.len() as u64, "bytes that nobody counted");
+    }
+}
+
+/// The messages, and how many bytes there were or why it ended before.
+fn scan<'a>(
+    pieces: impl Iterator<Item = &'a [u8]>,
+) -> (Vec<BackendEvent>, Result<u64, BackendError>) {
+    let mut scanner = BackendScanner::new();
+    let mut events = Vec::new();
+    for piece in pieces {
+        if let Err(error) = scanner.feed(piece, |event| events.push(event)) {
+            assert_eq!(
+                scanner.feed(b"Z", |_| panic!("a message after an error")),
+                Err(error)
+            );
+            return (events, Err(error));
+        }
+    }
+    (events, Ok(scanner.offset()))
+}
+
+/// A cancel request: what is read is what is sent on, and a key never shows.
+pub fn cancel(input: &[u8]) {
+    if let Ok(key) = CancelKey::new(input) {
+        assert_eq!(key.as_bytes(), input);
+        let shown = format!("{key:?}");
+        let hidden = std::str::from_utf8(input).map_or(true, |text| !shown.contains(text));
+        assert!(
+            hidden || "CancelKey(..)".contains(&*String::from_utf8_lossy(input)),
+            "{shown}"
+        );
+    }
+    // As a packet: the header is made, so that every input gets past it.
+    let length = input.len() + 8;
+    let Ok(word) = u32::try_from(length) else {
+        return;
+    };
+    let code = pgs::protocol::cancel::CANCEL_REQUEST_CODE;
+    let packet = [&word.to_be_bytes()[..], &code.to_be_bytes(), input].concat();
+    match startup::parse(&packet) {
+        Ok(Parsed::Complete {
+            value: FirstPacket::Cancel(request),
+            consumed,
+        }) => {
+            assert_eq!(consumed, packet.len());
+            assert_eq!(
+                request.encode()[..],
+                packet[..],
+                "another request than came"
+            );
+        }
+        Ok(other) => panic!("a cancel request became {other:?}"),
+        Err(error) => assert_eq!(
+            error.refusal(),
+            None,
+            "a cancel request is answered: {error}"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TARGETS;
+    use std::fs;
+    use std::path::Path;
+
+    #[test]
+    fn the_corpus_of_every_target_holds() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+        for (name, target) in TARGETS {
+            let mut inputs = 0;
+            for entry in fs::read_dir(corpus.join(name)).unwrap() {
+                let input = fs::read(entry.unwrap().path()).unwrap();
+                target(&input);
+                inputs += 1;
+            }
+            assert!(inputs > 5, "the corpus of {name} has {inputs} inputs");
+        }
+    }
+
+    #[test]
+    fn no_corpus_is_without_a_target() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+        for entry in fs::read_dir(corpus).unwrap() {
+            let name = entry.unwrap().file_name();
+            assert!(
+                TARGETS.iter().any(|(target, _)| *target == name),
+                "{name:?}"
+            );
+        }
+    }
+}
