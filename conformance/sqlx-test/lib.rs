@@ -47,7 +47,7 @@ macro_rules! test_decode_type {
                     let row = sqlx::query(concat!("SELECT ", $text))
                         .fetch_one(&mut connection)
                         .await?;
-                    assert_eq!(row.try_get::<$type, _>(0)?, $value);
+                    assert_eq!($value, row.try_get::<$type, _>(0)?);
                 )+
                 Ok(())
             }
@@ -67,7 +67,7 @@ macro_rules! test_unprepared_type {
                 $(
                     let row = connection.fetch_one(concat!("SELECT ", $text)).await?;
                     // A simple query's types are not known to the client.
-                    assert_eq!(row.try_get_unchecked::<$type, _>(0)?, $value);
+                    assert_eq!($value, row.try_get_unchecked::<$type, _>(0)?);
                 )+
                 Ok(())
             }
@@ -106,8 +106,8 @@ macro_rules! test_parameter {
                     let (same, decoded, echoed): (i32, $type, $type) =
                         (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
                     assert_eq!(same, 1, "the server received another value than {}", $text);
-                    assert_eq!(decoded, $value);
-                    assert_eq!(echoed, $value);
+                    assert_eq!($value, decoded);
+                    assert_eq!($value, echoed);
                 )+
                 Ok(())
             }

@@ -128,14 +128,14 @@ fn build(step: &Step, target: &str, scratch: &std::path::Path) -> Result<PathBuf
         .current_dir(workspace::root())
         // With a target named, build scripts and macros are not instrumented.
         .args(["build", "--package", "pgs-fuzz", "--features", "libfuzzer"])
-        .args(["--release", "--bin", target, "--target", &triple])
+        .args(["--profile", "fuzz", "--bin", target, "--target", &triple])
         .env("CARGO_TARGET_DIR", scratch.join("target"))
         .env("RUSTFLAGS", COVERAGE);
     process::followed(step, &mut cargo)?;
     Ok(scratch
         .join("target")
         .join(triple)
-        .join("release")
+        .join("fuzz")
         .join(target))
 }
 

@@ -127,6 +127,11 @@ pub(super) fn crate_source(step: &Step, name: &str, version: &str) -> Result<Pat
         copy.join("tests").is_dir(),
         "{name} {version} comes without its tests"
     );
+    // The compiler that its authors develop with need not be here.
+    let toolchain = copy.join("rust-toolchain.toml");
+    if toolchain.exists() {
+        fs::remove_file(&toolchain)?;
+    }
     // Else it would be taken for a forgotten member of the workspace around it.
     let manifest = copy.join("Cargo.toml");
     let text = fs::read_to_string(&manifest)? + "\n[workspace]\n";

@@ -22,11 +22,7 @@ const RUNS: [(&str, &str, &[&str]); 2] = [
     (
         "sync",
         "postgresql+psycopg",
-        &[
-            "test/dialect/test_suite.py",
-            "test/dialect/postgresql",
-            "test/engine",
-        ],
+        &["test/dialect/test_suite.py", "test/dialect/postgresql"],
     ),
     (
         "async",
@@ -84,7 +80,7 @@ impl Suite for Psycopg {
         Ok(Facts {
             client: driver_version(&self.python)?,
             tests: format!(
-                "SQLAlchemy {SQLALCHEMY_VERSION}'s: test_suite, dialect/postgresql and engine, \
+                "SQLAlchemy {SQLALCHEMY_VERSION}'s: test_suite, dialect/postgresql, \
                  synchronous; test_suite again, asynchronous"
             ),
             notes: vec![

@@ -21,10 +21,19 @@ use std::process::Command;
 use std::time::Duration;
 
 const IMAGE: &str = "pgs/conformance-regress:18";
-/// Also the name of the database that the regression tests make.
+/// Also the name of the database that the regression tests make, and of the role.
 const TENANT: &str = "regression";
-/// Some tests expect the role that the server was made with, not just any superuser.
-const ROLE: &str = "postgres";
+/// Some tests expect the role that the server was made with, not just any superuser; but that one
+/// cannot log in through pgs. So it gets the tenant's name, from a third role, for none can rename
+/// itself.
+const SWAP_NAMES: [(&str, &str); 3] = [
+    ("postgres", "CREATE ROLE swapper SUPERUSER LOGIN"),
+    (
+        "swapper",
+        "ALTER ROLE regression RENAME TO regression_tenant",
+    ),
+    ("swapper", "ALTER ROLE postgres RENAME TO regression"),
+];
 /// Where the tests lie in the image.
 const TESTS: &str = "/opt/regress";
 /// Where they write; both containers have it.
@@ -96,11 +105,12 @@ impl Suite for Regress {
                  isolation_schedule of src/test/isolation",
                 self.version
             ),
-            notes: vec![format!(
-                "The role is `{ROLE}` and the access rule is `trust`, as these tests expect; \
-                     the tenant is named by `options`, since they use databases and roles of \
-                     their own."
-            )],
+            notes: vec![
+                "The role is the one that the server was made with, renamed to the tenant's, and \
+                 the access rule is `trust`, as these tests expect; `options` names the tenant \
+                 where they use databases and roles of their own."
+                    .to_owned(),
+            ],
         })
     }
 
@@ -113,6 +123,11 @@ impl Suite for Regress {
 
     fn furnish(&self, tenant: &Tenant<'_>) -> Result<()> {
         tenant.access_rules("local all all trust\nlocal replication all trust")?;
+        for (role, statement) in SWAP_NAMES {
+            let mut psql = tenant.exec();
+            psql.args(["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres"]);
+            process::output(psql.args(["-U", role, "-c", statement]))?;
+        }
         for Part { name, .. } in &PARTS {
             process::output(
                 tenant
@@ -166,7 +181,7 @@ impl Part {
                 "--max-concurrent-tests=20",
             ])
             .arg(format!("--port={port}"))
-            .arg(format!("--user={ROLE}"))
+            .arg(format!("--user={TENANT}"))
             .arg(format!("--dbname={database}"))
             .arg(format!("--inputdir={TESTS}/{name}"))
             .arg(format!("--expecteddir={TESTS}/{name}"))
