@@ -24,6 +24,8 @@ const INPUT_BYTES_MAX: u32 = 12_000;
 /// An input that takes longer counts as a finding.
 const INPUT_SECONDS_MAX: u32 = 5;
 const MEMORY_MEBIBYTES_MAX: u32 = 1024;
+/// For each target, in CI: enough for the corpus and its neighbourhood.
+const SMOKE_SECONDS: u32 = 10;
 
 #[derive(Args)]
 pub(crate) struct FuzzArgs {
@@ -61,6 +63,16 @@ pub(crate) fn run(args: &FuzzArgs) -> Result<()> {
         one(target, args)?;
     }
     Ok(())
+}
+
+/// A short run of every target, for CI.
+pub(crate) fn smoke() -> Result<()> {
+    run(&FuzzArgs {
+        targets: Vec::new(),
+        list: false,
+        seconds: SMOKE_SECONDS,
+        grow: false,
+    })
 }
 
 /// Every directory of the corpus: a test of `pgs-fuzz` holds that they are the targets.

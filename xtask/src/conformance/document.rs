@@ -102,6 +102,13 @@ fn section(outcome: &Outcome) -> Result<String> {
             outcome.failing_everywhere.join("`, `")
         )?;
     }
+    if !outcome.unsteady.is_empty() {
+        writeln!(
+            text,
+            "- Ended differently in two runs of the same, so run twice: `{}`.",
+            outcome.unsteady.join("`, `")
+        )?;
+    }
     Ok(text)
 }
 
@@ -123,11 +130,12 @@ mod tests {
             "runs": [run("direct", 0), run("relay", 1)],
             "differing": [{ "test": "t", "subject": "relay", "without_pgs": "passed",
                             "through_pgs": "failed" }],
-            "failing_everywhere": ["u"],
+            "failing_everywhere": ["u"], "unsteady": ["v"],
         });
         let page = render(&[serde_json::from_value(outcome).unwrap()]).unwrap();
         assert!(page.contains("| `x` | libx 1 | 7 / 0 / 1 | 7 / 1 / 1 | not run | 1 tests |"));
         assert!(page.contains("`t` is Passed without pgs and Failed through it (relay)"));
         assert!(page.contains("A note.") && page.contains("as with it: `u`"));
+        assert!(page.contains("so run twice: `v`"));
     }
 }

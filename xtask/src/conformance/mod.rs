@@ -156,11 +156,38 @@ fn one(name: Name, pgs: &std::path::Path, image: &str, subjects: &[Subject]) -> 
     for &subject in subjects {
         runs.push(run_on(&ground, suite.as_ref(), subject)?);
     }
-    let outcome = Outcome::new(name, suite.facts()?, &ground, runs)?;
+    let unsteady = once_more(&ground, suite.as_ref(), subjects, &mut runs)?;
+    let outcome = Outcome::new(name, suite.facts()?, &ground, &runs, unsteady)?;
     outcome.write()?;
     document::write()?;
     outcome.report();
     Ok(outcome)
+}
+
+/// Tests of time and of concurrency fail now and then, without pgs as with it. Where tests differ,
+/// all is run a second time, and what is unsteady by itself is told apart, and said.
+fn once_more(
+    ground: &Ground,
+    suite: &dyn Suite,
+    subjects: &[Subject],
+    runs: &mut [Run],
+) -> Result<Vec<String>> {
+    let differed = outcome::names_of_differing(runs);
+    if differed.is_empty() {
+        return Ok(Vec::new());
+    }
+    report::line(format_args!(
+        "  … {} tests differ: a second run",
+        differed.len()
+    ));
+    let mut unsteady = Vec::new();
+    for (&subject, run) in subjects.iter().zip(runs) {
+        let again = run_on(ground, suite, subject)?;
+        unsteady.extend(run.try_again(&again, &differed));
+    }
+    unsteady.sort();
+    unsteady.dedup();
+    Ok(unsteady)
 }
 
 /// A new tenant, a server or router at the suite's port, the suite, and all of it away again.

@@ -56,6 +56,22 @@ impl Run {
         )
     }
 
+    /// Takes what a second try has shown of the tests that differed: passed is passed. Gives those
+    /// that ended otherwise than before, which no comparison can rest on.
+    pub(super) fn try_again(&mut self, again: &Self, differed: &BTreeSet<String>) -> Vec<String> {
+        let mut unsteady = Vec::new();
+        for test in differed {
+            let (before, now) = (self.verdict(test), again.verdict(test));
+            if before != now {
+                unsteady.push(test.clone());
+            }
+            if now == Verdict::Passed {
+                self.tests.insert(test.clone(), now);
+            }
+        }
+        unsteady
+    }
+
     fn count(&self, verdict: Verdict) -> usize {
         self.tests.values().filter(|one| **one == verdict).count()
     }
@@ -81,6 +97,9 @@ pub(super) struct Outcome {
     pub(super) differing: Vec<Difference>,
     /// Tests that fail without pgs too, and in the same way with it.
     pub(super) failing_everywhere: Vec<String>,
+    /// Tests that differed at first and were run again, on every subject; one that passed in either
+    /// run counts as passed.
+    pub(super) unsteady: Vec<String>,
 }
 
 /// One subject's tests in numbers.
@@ -109,7 +128,13 @@ pub(super) fn directory() -> PathBuf {
 
 impl Outcome {
     /// Compares every run with the first, which is the one without pgs.
-    pub(super) fn new(name: Name, facts: Facts, ground: &Ground, runs: Vec<Run>) -> Result<Self> {
+    pub(super) fn new(
+        name: Name,
+        facts: Facts,
+        ground: &Ground,
+        runs: &[Run],
+        unsteady: Vec<String>,
+    ) -> Result<Self> {
         let now = Command::new("date")
             .args(["-u", "+%Y-%m-%dT%H:%M:%SZ"])
             .output()?;
@@ -127,9 +152,10 @@ impl Outcome {
             ended: String::from_utf8_lossy(&now.stdout).trim().to_owned(),
             server,
             kernel: release.trim().to_owned(),
-            differing: differing(&runs),
-            failing_everywhere: failing_everywhere(&runs),
+            differing: differing(runs),
+            failing_everywhere: failing_everywhere(runs),
             runs: runs.iter().map(counts).collect(),
+            unsteady,
         })
     }
 
@@ -193,6 +219,14 @@ fn counts(run: &Run) -> Counts {
     }
 }
 
+/// Which tests end differently on some subject.
+pub(super) fn names_of_differing(runs: &[Run]) -> BTreeSet<String> {
+    let tests = differing(runs)
+        .into_iter()
+        .map(|difference| difference.test);
+    tests.collect()
+}
+
 fn differing(runs: &[Run]) -> Vec<Difference> {
     let Some((direct, others)) = runs.split_first() else {
         return Vec::new();
@@ -250,6 +284,27 @@ mod tests {
             .collect();
         assert_eq!(short, [("a", Passed, Failed), ("c", Passed, Absent)]);
         assert_eq!(failing_everywhere(&runs), ["b"]);
+    }
+
+    #[test]
+    fn a_second_try_tells_unsteady_tests_from_those_that_pgs_breaks() {
+        use Verdict::{Failed, Passed};
+        let mut runs = [
+            run(Subject::Direct, &[("steady", Passed), ("unsteady", Failed)]),
+            run(Subject::Relay, &[("steady", Failed), ("unsteady", Passed)]),
+        ];
+        let again = [
+            run(Subject::Direct, &[("steady", Passed), ("unsteady", Passed)]),
+            run(Subject::Relay, &[("steady", Failed), ("unsteady", Passed)]),
+        ];
+        let differed = names_of_differing(&runs);
+        let mut unsteady = Vec::new();
+        for (first, second) in runs.iter_mut().zip(&again) {
+            unsteady.extend(first.try_again(second, &differed));
+        }
+        assert_eq!(unsteady, ["unsteady"]);
+        let left: Vec<String> = names_of_differing(&runs).into_iter().collect();
+        assert_eq!(left, ["steady"]);
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Name {
             Self::Psycopg => Box::new(psycopg::Psycopg::prepare()?),
             Self::NodePostgres => Box::new(node_postgres::NodePostgres::prepare()?),
             Self::TokioPostgres => Box::new(tokio_postgres::TokioPostgres::prepare(ground)?),
-            Self::Sqlx => Box::new(sqlx::Sqlx::prepare(ground)?),
+            Self::Sqlx => Box::new(sqlx::Sqlx::prepare()?),
             Self::Jdbc => Box::new(jdbc::Jdbc::prepare()?),
             Self::Negotiation => Box::new(negotiation::Negotiation::prepare(ground)?),
         })
