@@ -8,6 +8,7 @@
     reason = "a panic is how a fuzz target says that it found something"
 )]
 
+use pgs::config::limits::STARTUP_PACKET_BYTES_MAX;
 use pgs::protocol::Parsed;
 use pgs::protocol::backend::{BackendError, BackendEvent, BackendScanner};
 use pgs::protocol::cancel::CancelKey;
@@ -15,6 +16,9 @@ use pgs::protocol::startup::{self, FirstPacket, StartupError};
 
 /// A target: its name, as that of its corpus, and its function.
 pub type Target = (&'static str, fn(&[u8]));
+
+/// How many prefixes of an input are looked at.
+const PREFIXES_MAX: usize = 256;
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
@@ -27,7 +31,9 @@ pub const TARGETS: &[Target] = &[
 /// follows it does not matter, and what is forwarded is what was sent.
 pub fn startup(input: &[u8]) {
     let whole = startup::parse(input);
-    for end in 0..input.len().min(startup_bytes_max()) {
+    let most = input.len().min(STARTUP_PACKET_BYTES_MAX);
+    // Every prefix of a short packet, and of a long one so many.
+    for end in (0..most).step_by((most / PREFIXES_MAX).max(1)) {
         match (startup::parse(&input[..end]), &whole) {
             (Ok(Parsed::Incomplete { need }), _) => {
                 assert!(
@@ -63,11 +69,6 @@ pub fn startup(input: &[u8]) {
         Ok(Parsed::Incomplete { need }) => assert!(need > input.len()),
         Err(error) => refusal(&error),
     }
-}
-
-/// The bound that the parser itself sets, read from what it says of a packet that is too long.
-fn startup_bytes_max() -> usize {
-    pgs::config::limits::STARTUP_PACKET_BYTES_MAX
 }
 
 /// What is said of a packet that is none can be said: with an SQLSTATE of five characters.
