@@ -7,6 +7,7 @@
 //! | [`container`] | a container, volume and socket directory per tenant | connections |
 //! | [`datapath`] | moves a session's bytes, in the kernel or by relay | tenants, the protocol |
 //! | [`server`] | from accept to handover: startup, routing, access, cancel, drain | containers |
+//! | [`privileges`] | what the router may do on the machine, and giving it up | connections |
 //! | [`tls`] | certificates: their files, and which one a client is shown | tenants, sockets |
 //! | [`admin`] | what the commands and a running `pgs serve` say to each other | |
 //! | [`cli`], [`command`] | the verbs: their arguments, and what they do | |
@@ -20,6 +21,7 @@ pub mod container;
 pub mod datapath;
 pub mod error;
 pub mod output;
+pub mod privileges;
 pub mod protocol;
 pub mod server;
 pub mod tenant;

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+pub use access::*;
+
+mod access;
+
 /// Longest startup packet, length word included, in bytes: `MAX_STARTUP_PACKET_LENGTH` of
 /// PostgreSQL's `src/include/libpq/pqcomm.h`, which does not count the length word.
 pub const STARTUP_PACKET_BYTES_MAX: usize = 10_000 + 4;
@@ -17,23 +21,23 @@ pub const CANCEL_KEY_BYTES_MAX: usize = 256;
 /// Longest tenant id in bytes: `NAMEDATALEN` - 1 of PostgreSQL, so that it can be a role name.
 pub const TENANT_ID_BYTES_MAX: usize = 63;
 
-/// From accept to the end of authentication.
-pub const LOGIN_DEADLINE: Duration = Duration::from_secs(60);
+/// From accept to the end of authentication, unless told otherwise.
+pub const LOGIN_DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
 
-/// For connecting to a tenant's server over its Unix socket.
-pub const BACKEND_CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// For connecting to a tenant's server over its Unix socket, unless told otherwise.
+pub const BACKEND_CONNECT_DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
 
-/// For delivering one CancelRequest to a backend.
-pub const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
+/// For delivering one CancelRequest to a backend, unless told otherwise.
+pub const CANCEL_DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
 
-/// CancelRequests under way at once, in all.
-pub const CANCELS_IN_FLIGHT_MAX: usize = 64;
+/// CancelRequests under way at once, in all, unless told otherwise.
+pub const CANCELS_IN_FLIGHT_MAX_DEFAULT: usize = 64;
 
 /// Sessions at once, in all, unless told otherwise; also bounded by the open-files limit.
 pub const SESSIONS_MAX_DEFAULT: usize = 9_000;
 
 /// Sessions at once of one tenant, unless told otherwise.
-pub const SESSIONS_PER_TENANT_MAX_DEFAULT: usize = 1_000;
+pub const TENANT_CONNECTIONS_MAX_DEFAULT: usize = 1_000;
 
 /// Relay buffer of one direction of one session, in bytes; held only while bytes wait in it.
 pub const RELAY_BUFFER_BYTES: usize = 128 * 1024;
@@ -85,16 +89,16 @@ pub const BACKEND_CONNECT_RETRY_INTERVAL_MIN: Duration = Duration::from_millis(2
 /// See [`BACKEND_CONNECT_RETRY_INTERVAL_MIN`].
 pub const BACKEND_CONNECT_RETRY_INTERVAL_MAX: Duration = Duration::from_millis(100);
 
-/// Connections that have not said yet what they want, at once; further ones wait unaccepted. Fewer
-/// where the limit on open files is low.
-pub const ARRIVALS_MAX: usize = 4_096;
+/// Connections that have not said yet what they want, at once, unless told otherwise; further ones
+/// wait unaccepted. Fewer where the limit on open files is low.
+pub const ARRIVALS_MAX_DEFAULT: usize = 4_096;
 
 /// Fewer arrivals than this would make a few slow ones everybody's problem.
 pub const ARRIVALS_MIN: usize = 64;
 
-/// From accept to the startup packet, a TLS handshake included. Clients send it at once; whoever
-/// does not keeps others waiting when there are many of them.
-pub const ARRIVAL_DEADLINE: Duration = Duration::from_secs(15);
+/// From accept to the startup packet, a TLS handshake included, unless told otherwise. Clients send
+/// it at once; whoever does not keeps others waiting when there are many of them.
+pub const ARRIVAL_DEADLINE_DEFAULT: Duration = Duration::from_secs(15);
 
 /// Bytes of a client that are relayed before it is logged in; a SASL exchange takes a few hundred.
 pub const LOGIN_CLIENT_BYTES_MAX: usize = 64 * 1024;
@@ -114,12 +118,13 @@ pub const DESCRIPTORS_RESERVED: usize = 512;
 /// Descriptors of a session: its client's and its backend's.
 pub const DESCRIPTORS_PER_SESSION: usize = 2;
 
-/// TCP keepalive of clients: idle time before the first probe, time between two, and their number.
-pub const CLIENT_KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// See [`CLIENT_KEEPALIVE_IDLE`].
-pub const CLIENT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// See [`CLIENT_KEEPALIVE_IDLE`].
-pub const CLIENT_KEEPALIVE_PROBES_MAX: u32 = 6;
+/// TCP keepalive of clients, unless told otherwise: idle time before the first probe, time between
+/// two, and their number.
+pub const CLIENT_KEEPALIVE_IDLE_DEFAULT: Duration = Duration::from_secs(60);
+/// See [`CLIENT_KEEPALIVE_IDLE_DEFAULT`].
+pub const CLIENT_KEEPALIVE_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+/// See [`CLIENT_KEEPALIVE_IDLE_DEFAULT`].
+pub const CLIENT_KEEPALIVE_PROBES_DEFAULT: u32 = 6;
 
 /// Connections to the admin socket at once.
 pub const ADMIN_CONNECTIONS_MAX: usize = 32;
@@ -274,3 +279,9 @@ pub const SECURE_RELAY_READ_BYTES: usize = 16 * 1024;
 
 /// How long a router that ends waits for its sessions over TLS to close.
 pub const SECURE_RELAY_END_DEADLINE: Duration = Duration::from_secs(5);
+
+// The client's address
+
+/// Longest header of the PROXY protocol, in bytes. Its two addresses take 52 or 232; the rest is
+/// for what a proxy adds, such as the client's certificate's name.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 * 1024;

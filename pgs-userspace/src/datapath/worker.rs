@@ -36,6 +36,7 @@ use crate::config::limits::EPOLL_GRANULE;
 use crate::config::limits::RELAY_BUFFER_BYTES;
 use crate::config::limits::WORKER_COMMANDS_MAX;
 use crate::config::limits::WORKER_EVENTS_MAX;
+use crate::privileges;
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -62,7 +63,10 @@ impl WorkerHandle {
         let mut worker = Worker::new(inbox, Arc::clone(&wake), kernel)?;
         let thread = std::thread::Builder::new()
             .name(format!("data-path-{index}"))
-            .spawn(move || worker.run())?;
+            .spawn(move || {
+                privileges::relinquish_or_log();
+                worker.run();
+            })?;
         Ok(Self {
             commands,
             wake,

@@ -5,6 +5,7 @@
 //! stays here, relayed by a task of its own.
 
 mod admin;
+mod admission;
 mod backend;
 mod budget;
 mod cancel;
@@ -12,9 +13,13 @@ mod client;
 mod connection;
 mod counters;
 mod encryption;
+mod entrance;
+mod idle;
 mod listener;
 mod login;
 mod negotiation;
+mod notify;
+mod origin;
 mod rewound;
 mod run;
 mod secure_flow;

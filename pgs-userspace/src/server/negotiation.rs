@@ -63,12 +63,17 @@ pub(super) enum Opening {
     Encrypt(TlsRequest, BytesMut),
 }
 
-/// Reads until it is clear what the connection is. Not cancel safe; the caller's deadline ends it.
+/// Reads until it is clear what the connection is; `front` was read from it already. Not cancel safe;
+/// the caller's deadline ends it.
 pub(super) async fn negotiate(
     client: &mut TcpStream,
     encryption: &Encryption,
+    front: BytesMut,
 ) -> io::Result<Opening> {
-    let mut exchange = Exchange::default();
+    let mut exchange = Exchange {
+        buffer: front,
+        ..Exchange::default()
+    };
     loop {
         let packet = match exchange.next_packet(client).await? {
             Next::Packet(packet) => packet,

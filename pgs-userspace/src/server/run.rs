@@ -23,20 +23,26 @@ use tokio::time::timeout;
 
 use super::admin;
 use super::admin::Process;
+use super::admission::Admission;
 use super::budget::Budget;
 use super::cancel::CancelTable;
 use super::connection::FrontDoor;
 use super::counters::Counters;
 use super::encryption::Encryption;
+use super::idle;
 use super::listener;
+use super::notify;
 use super::sessions::Sessions;
+use crate::config::configuration::Configuration;
 use crate::config::directories::Directories;
 use crate::config::limits::DRAIN_CHECK_INTERVAL;
+use crate::config::limits::FAREWELLS_MAX;
 use crate::config::limits::SECURE_RELAY_END_DEADLINE;
 use crate::datapath::DataPath;
 use crate::datapath::DataPathError;
-use crate::datapath::PathRequest;
 use crate::datapath::handover::CloseReason;
+use crate::privileges;
+use crate::privileges::PrivilegeError;
 use crate::tenant::registry::RegistryError;
 use crate::tenant::route::RouteTable;
 use crate::tls::store::CertificateStore;
@@ -46,20 +52,10 @@ use crate::tls::store::CertificateStore;
 pub struct Settings {
     /// Where the registry, the sockets and the admin socket lie.
     pub directories: Directories,
-    /// Where to listen; at least one.
-    pub listen: Vec<SocketAddr>,
-    /// How to move the bytes.
-    pub path: PathRequest,
-    /// How long SIGTERM waits for sessions to end by themselves.
-    pub drain: Duration,
-    /// Whether a session in the clear is refused.
-    pub tls_required: bool,
-    /// Domains whose `<tenant>.<domain>` a server name in TLS can be.
-    pub tls_domains: Vec<String>,
-    /// Sessions at once, in all.
-    pub sessions_max: usize,
-    /// Sessions at once of one tenant.
-    pub sessions_per_tenant_max: usize,
+    /// What the operator has decided.
+    pub configuration: Configuration,
+    /// The file that part of it comes from.
+    pub configuration_file: Option<PathBuf>,
 }
 
 /// Why the router does not run.
@@ -94,6 +90,9 @@ pub enum ServeError {
         /// From `bind` or `listen`.
         error: io::Error,
     },
+    /// Privileges cannot be given up.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
     /// A system call failed.
     #[error("{call} `{path}`: {error}")]
     System {
@@ -110,31 +109,43 @@ pub enum ServeError {
 pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let begun = Instant::now();
     let _lock = lock(&settings.directories)?;
-    let budget = Budget::within(raise_descriptor_limit(), settings.sessions_max);
+    let configuration = &settings.configuration;
+    let limits = &configuration.limits;
+    let budget = Budget::within(
+        raise_descriptor_limit(),
+        limits.sessions_max,
+        limits.arrivals_max,
+    );
     let sessions_max = budget.sessions;
-    if sessions_max < settings.sessions_max {
+    if sessions_max < limits.sessions_max {
         tracing::info!(sessions_max, "sessions bounded by the limit on open files");
     }
     // A signal that comes while the parts are being built must not be lost.
     let mut stop = StopSignals::listen()?;
-    let routes = RouteTable::open(&settings.directories)?;
-    let listeners = bind_all(&settings.listen)?;
+    let routes = RouteTable::open(&settings.directories, configuration.tenant_defaults.clone())?;
+    let listeners = bind_all(&configuration.serve.listen)?;
     let admin_path = settings.directories.admin_socket();
     let admin_listener = admin::bind(&admin_path).map_err(system("bind", &admin_path))?;
-    let data_path = Arc::new(DataPath::start(settings.path)?);
+    let data_path = Arc::new(DataPath::start(configuration.serve.path)?);
     let encryption = encryption(&settings)?;
+    // Everything is loaded and listened on.
+    privileges::relinquish()?;
     let door = Arc::new(FrontDoor {
         routes,
-        sessions: Arc::new(Sessions::new(
-            sessions_max,
-            settings.sessions_per_tenant_max,
-        )),
-        cancels: Arc::new(CancelTable::default()),
+        configuration: configuration.clone(),
+        sessions: Arc::new(Sessions::new(sessions_max)),
+        cancels: Arc::new(CancelTable::new(limits)),
+        admission: Arc::new(Admission::new(limits)),
+        farewells: Semaphore::new(FAREWELLS_MAX),
         encryption,
         counters: Counters::default(),
         data_path,
         draining: AtomicBool::new(false),
     });
+    let configuration_file = settings
+        .configuration_file
+        .as_ref()
+        .map(|file| file.display().to_string());
     let listen: Vec<_> = listeners
         .iter()
         .map(|(address, _)| address.to_string())
@@ -142,14 +153,21 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let findings = door.data_path.findings();
     tracing::info!(
         listen = listen.join(" "),
-        path = if findings.kernel { "kernel" } else { "relay" },
+        path = path_name(&door),
         reason = findings.reason.as_deref(),
         sessions_max,
+        uid = nix::unistd::geteuid().as_raw(),
+        configuration = configuration_file.as_deref(),
         "serving"
     );
     let mut tasks = JoinSet::new();
-    let process = Arc::new(Process { begun, listen });
+    let process = Arc::new(Process {
+        begun,
+        listen,
+        configuration_file,
+    });
     tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
+    tasks.spawn(idle::watch(Arc::clone(&door)));
     let mut accepting = JoinSet::new();
     let arrivals = Arc::new(Semaphore::new(budget.arrivals));
     for (_, listener) in listeners {
@@ -159,11 +177,20 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
             Arc::clone(&arrivals),
         ));
     }
+    notify::ready(&format!("path {}", path_name(&door)));
     stop.first().await;
+    notify::stopping("waiting for sessions to end");
     accepting.shutdown().await;
-    drain(&door, settings.drain, &mut stop).await;
+    drain(&door, configuration.serve.drain_deadline.0, &mut stop).await;
     tasks.shutdown().await;
     std::fs::remove_file(&admin_path).map_err(system("unlink", &admin_path))
+}
+
+fn path_name(door: &FrontDoor) -> &'static str {
+    match door.data_path.findings().kernel {
+        true => "kernel",
+        false => "relay",
+    }
 }
 
 /// Waits for the sessions to end by themselves, at most so long, then ends them.
@@ -210,10 +237,11 @@ async fn empty(door: &FrontDoor) {
 fn encryption(settings: &Settings) -> Result<Encryption, ServeError> {
     let directory = settings.directories.certificates();
     let certificates = CertificateStore::open(directory.clone());
-    if settings.tls_required && certificates.is_empty() {
+    let tls = &settings.configuration.tls;
+    if tls.required && certificates.is_empty() {
         return Err(ServeError::NoCertificate(directory));
     }
-    let (required, domains) = (settings.tls_required, settings.tls_domains.clone());
+    let (required, domains) = (tls.required, tls.domains.0.clone());
     Ok(Encryption::new(certificates, required, domains)?)
 }
 

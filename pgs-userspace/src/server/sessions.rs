@@ -16,12 +16,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::Notify;
 
 use super::cancel::Registered;
+use super::idle::Idleness;
 use crate::datapath::DataPath;
 use crate::datapath::handover::CloseReason;
 use crate::datapath::handover::Lease;
 use crate::datapath::meter::Meter;
 use crate::protocol::refusal::Refusal;
 use crate::tenant::id::TenantId;
+use crate::tenant::settings::TenantSettings;
 
 /// Locks of a table; sessions that begin or end at once rarely meet on one.
 const SHARDS: usize = 32;
@@ -34,8 +36,9 @@ pub(super) struct Sessions {
     hasher: RandomState,
     next_id: AtomicU64,
     live: AtomicUsize,
+    /// Of these, those whose idleness is bounded.
+    bounded_by_idleness: AtomicUsize,
     max: usize,
-    max_per_tenant: usize,
 }
 
 /// One live session.
@@ -49,6 +52,8 @@ pub(super) struct Session {
     pub(super) meter: Arc<Meter>,
     /// As announced in BackendKeyData; zero before.
     pub(super) backend_pid: AtomicU64,
+    /// Where the tenant bounds how long it may be idle.
+    pub(super) idleness: Option<Idleness>,
     /// Wakes what ends a session that the data path does not have.
     end: Notify,
     /// Set once, before a session is ended from outside.
@@ -89,7 +94,7 @@ pub(super) struct Identity {
 }
 
 impl Sessions {
-    pub(super) fn new(max: usize, max_per_tenant: usize) -> Self {
+    pub(super) fn new(max: usize) -> Self {
         Self {
             by_id: std::iter::repeat_with(Mutex::default)
                 .take(SHARDS)
@@ -100,8 +105,8 @@ impl Sessions {
             hasher: RandomState::new(),
             next_id: AtomicU64::new(1),
             live: AtomicUsize::new(0),
+            bounded_by_idleness: AtomicUsize::new(0),
             max,
-            max_per_tenant,
         }
     }
 
@@ -110,8 +115,13 @@ impl Sessions {
         self.live.load(Relaxed)
     }
 
-    /// Makes room for one more and registers it, or says why there is none.
-    pub(super) fn begin(self: &Arc<Self>, identity: Identity) -> Result<SessionLease, Refusal> {
+    /// Makes room for one more and registers it, or says why there is none. Should the tenant have
+    /// more than it may have now, from before, none is ended.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        identity: Identity,
+        settings: &TenantSettings,
+    ) -> Result<SessionLease, Refusal> {
         let Identity {
             tenant,
             user,
@@ -125,7 +135,7 @@ impl Sessions {
         {
             let mut counts = self.tenant_shard(&tenant);
             let count = counts.entry(tenant.clone()).or_default();
-            if *count >= self.max_per_tenant {
+            if *count >= settings.connections_max {
                 self.live.fetch_sub(1, Relaxed);
                 return Err(Refusal::TooManyTenantConnections {
                     tenant: tenant.to_string(),
@@ -142,9 +152,13 @@ impl Sessions {
             client,
             meter: Arc::new(Meter::new()),
             backend_pid: AtomicU64::new(0),
+            idleness: settings.idle_session_timeout.map(Idleness::new),
             end: Notify::new(),
             ending: OnceLock::new(),
         });
+        if session.idleness.is_some() {
+            self.bounded_by_idleness.fetch_add(1, Relaxed);
+        }
         self.id_shard(id).insert(id, Arc::clone(&session));
         Ok(SessionLease {
             sessions: Arc::clone(self),
@@ -171,10 +185,33 @@ impl Sessions {
     pub(super) fn terminate(&self, tenant: &str, data_path: &DataPath) -> usize {
         let sessions = self.list(Some(tenant));
         for session in &sessions {
-            session.end(CloseReason::Terminated);
-            data_path.end(&session.meter, &CloseReason::Terminated);
+            self.end(session, &CloseReason::Terminated, data_path);
         }
         sessions.len()
+    }
+
+    /// Ends one session, wherever it is.
+    pub(super) fn end(&self, session: &Session, reason: &CloseReason, data_path: &DataPath) {
+        session.end(reason.clone());
+        data_path.end(&session.meter, reason);
+    }
+
+    /// Those of which `is_over` says so, among the ones whose idleness is bounded. Costs nothing
+    /// where there is none.
+    pub(super) fn bounded_by_idleness(
+        &self,
+        is_over: impl Fn(&Session) -> bool,
+    ) -> Vec<Arc<Session>> {
+        let mut over = Vec::new();
+        if self.bounded_by_idleness.load(Relaxed) == 0 {
+            return over;
+        }
+        for shard in &self.by_id {
+            let shard = lock(shard);
+            let bounded = shard.values().filter(|session| session.idleness.is_some());
+            over.extend(bounded.filter(|session| is_over(session)).cloned());
+        }
+        over
     }
 
     /// Ends every session that the data path does not have.
@@ -253,6 +290,9 @@ impl Drop for SessionLease {
             sessions, session, ..
         } = self;
         sessions.id_shard(session.id).remove(&session.id);
+        if session.idleness.is_some() {
+            sessions.bounded_by_idleness.fetch_sub(1, Relaxed);
+        }
         let mut counts = sessions.tenant_shard(&session.tenant);
         if let Some(count) = counts.get_mut(&session.tenant) {
             *count -= 1;
@@ -279,22 +319,27 @@ mod tests {
 
     #[test]
     fn both_bounds_hold_and_a_dropped_lease_makes_room() {
-        let sessions = Arc::new(Sessions::new(3, 2));
-        let first = sessions.begin(identity("a")).unwrap();
-        let _second = sessions.begin(identity("a")).unwrap();
+        let sessions = Arc::new(Sessions::new(3));
+        let two = TenantSettings {
+            connections_max: 2,
+            ..TenantSettings::default()
+        };
+        let first = sessions.begin(identity("a"), &two).unwrap();
+        let _second = sessions.begin(identity("a"), &two).unwrap();
         assert!(matches!(
-            sessions.begin(identity("a")),
+            sessions.begin(identity("a"), &two),
             Err(Refusal::TooManyTenantConnections { .. })
         ));
-        let _third = sessions.begin(identity("b")).unwrap();
+        let _third = sessions.begin(identity("b"), &two).unwrap();
         assert!(matches!(
-            sessions.begin(identity("b")),
+            sessions.begin(identity("b"), &two),
             Err(Refusal::TooManyConnections)
         ));
         assert_eq!(sessions.live(), 3);
         drop(first);
         assert_eq!(sessions.live(), 2);
-        let again = sessions.begin(identity("a")).unwrap();
+        assert_eq!(sessions.bounded_by_idleness(|_| true).len(), 0);
+        let again = sessions.begin(identity("a"), &two).unwrap();
         assert_eq!(sessions.list(Some("a")).len(), 2);
         assert_eq!(sessions.list(None).last().unwrap().id, again.session().id);
     }

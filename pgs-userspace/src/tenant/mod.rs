@@ -9,3 +9,5 @@ pub mod registry;
 pub mod reserved;
 pub mod route;
 mod schema;
+pub mod settings;
+pub mod stored_settings;

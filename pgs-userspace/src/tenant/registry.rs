@@ -22,8 +22,8 @@ use crate::tenant::schema;
 /// The registry, opened for commands: reads and writes, one process among several.
 #[derive(Debug)]
 pub struct Registry {
-    connection: Connection,
-    path: PathBuf,
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
 }
 
 impl Registry {
@@ -314,7 +314,7 @@ mod tests {
                 error,
                 RegistryError::Version {
                     found: 99,
-                    known: 1,
+                    known: schema::VERSION,
                     ..
                 }
             ),

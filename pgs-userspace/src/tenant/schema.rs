@@ -1,13 +1,17 @@
 //! The registry's file: how it is made, opened and kept apart from newer versions of itself.
 
 use std::fs::DirBuilder;
-use std::fs::File;
+use std::fs::OpenOptions;
+use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::fcntl::Flock;
 use nix::fcntl::FlockArg;
+use nix::fcntl::OFlag;
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
 
@@ -15,10 +19,14 @@ use crate::config::directories::Directories;
 use crate::config::limits::REGISTRY_BUSY_DEADLINE;
 use crate::tenant::registry::RegistryError;
 
-/// `PRAGMA user_version` of the schema below.
-pub(super) const VERSION: i64 = 1;
+/// `PRAGMA user_version` that all the steps below lead to.
+pub(super) const VERSION: i64 = STEPS.len() as i64;
 
-const SCHEMA: &str = "
+/// What leads from each version to the next, from an empty file on. A step that was released never
+/// changes: there are registries that have taken it.
+const STEPS: [&str; 2] = [TENANTS, SETTINGS];
+
+const TENANTS: &str = "
     CREATE TABLE tenant (
         id           TEXT PRIMARY KEY NOT NULL,
         lifecycle    TEXT NOT NULL CHECK (lifecycle IN ('creating', 'ready', 'removing')),
@@ -30,7 +38,19 @@ const SCHEMA: &str = "
         volume_fate  TEXT NOT NULL CHECK (volume_fate IN ('delete', 'keep')),
         created_at   INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
-    PRAGMA user_version = 1;
+";
+
+/// A trigger, since SQLite forgets foreign keys wherever a connection does not ask for them.
+const SETTINGS: &str = "
+    CREATE TABLE tenant_setting (
+        tenant TEXT NOT NULL,
+        name   TEXT NOT NULL,
+        value  TEXT NOT NULL,
+        PRIMARY KEY (tenant, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TRIGGER tenant_setting_goes_with_its_tenant AFTER DELETE ON tenant BEGIN
+        DELETE FROM tenant_setting WHERE tenant = OLD.id;
+    END;
 ";
 
 /// A connection that may write; makes directory, file and schema where they are missing.
@@ -38,8 +58,8 @@ pub(super) fn open_writable(directories: &Directories) -> Result<Connection, Reg
     let path = directories.registry();
     make_directory(directories.state())?;
     let connection = open(&path, OpenFlags::SQLITE_OPEN_CREATE)?;
-    if version(&connection, &path)? == 0 {
-        create_schema(&connection, &path)?;
+    if (0..VERSION).contains(&version(&connection, &path)?) {
+        migrate(&connection, &path)?;
     }
     check_version(&connection, &path)?;
     Ok(connection)
@@ -86,26 +106,53 @@ fn open(path: &Path, extra: OpenFlags) -> Result<Connection, RegistryError> {
     Ok(connection)
 }
 
+/// Takes the steps that are missing, all or none of them.
+///
 /// Under a file lock: switching to write-ahead logging fails at once, whatever the busy timeout,
 /// where another process does the same.
-fn create_schema(connection: &Connection, path: &Path) -> Result<(), RegistryError> {
+fn migrate(connection: &Connection, path: &Path) -> Result<(), RegistryError> {
     let lock_path = path.with_extension("lock");
     let lock_failed = |source| RegistryError::Directory {
         path: lock_path.clone(),
         source,
     };
-    let file = File::create(&lock_path).map_err(lock_failed)?;
+    // A router that runs as its own user may write beside the registry: no link is followed.
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(&lock_path)
+        .map_err(lock_failed)?;
     let _guard = Flock::lock(file, FlockArg::LockExclusive)
         .map_err(|(_, errno)| lock_failed(io::Error::from(errno)))?;
-    if version(connection, path)? != 0 {
+    let found = version(connection, path)?;
+    let Some(missing) = usize::try_from(found).ok().and_then(|at| STEPS.get(at..)) else {
         return Ok(());
+    };
+    if found == 0 {
+        share_with_group(path)?;
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .map_err(RegistryError::query(path, "PRAGMA journal_mode"))?;
     }
+    let steps = missing.concat();
     connection
-        .pragma_update(None, "journal_mode", "WAL")
-        .map_err(RegistryError::query(path, "PRAGMA journal_mode"))?;
-    connection
-        .execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))
+        .execute_batch(&format!(
+            "BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;"
+        ))
         .map_err(RegistryError::query(path, "CREATE TABLE"))
+}
+
+/// The group of the directory is that of a router which runs as its own user; SQLite gives the files
+/// beside the registry the same mode.
+fn share_with_group(path: &Path) -> Result<(), RegistryError> {
+    std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(|source| {
+        RegistryError::Directory {
+            path: path.to_owned(),
+            source,
+        }
+    })
 }
 
 fn version(connection: &Connection, path: &Path) -> Result<i64, RegistryError> {
@@ -124,4 +171,72 @@ fn check_version(connection: &Connection, path: &Path) -> Result<(), RegistryErr
         found,
         known: VERSION,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tenant::id::TenantId;
+    use crate::tenant::registry::Registry;
+
+    /// As the first version of pgs left it.
+    fn version_1(directories: &Directories) {
+        make_directory(directories.state()).unwrap();
+        let connection = Connection::open(directories.registry()).unwrap();
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .unwrap();
+        connection
+            .execute_batch(&format!(
+                "BEGIN; {TENANTS} PRAGMA user_version = 1;
+                 INSERT INTO tenant VALUES
+                 ('acme', 'ready', 'enabled', 'postgres:18', 1, 1, NULL, 'delete', 7);
+                 COMMIT;"
+            ))
+            .unwrap();
+    }
+
+    fn fixture() -> (tempfile::TempDir, Directories) {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories::new(root.path().join("state"), root.path().join("run"));
+        (root, directories)
+    }
+
+    #[test]
+    fn a_registry_of_the_first_version_keeps_its_tenants_and_gets_what_is_missing() {
+        let (_root, directories) = fixture();
+        version_1(&directories);
+        let registry = Registry::open(&directories).unwrap();
+        let acme = TenantId::parse("acme").unwrap();
+        let found = registry.find(&acme).unwrap().unwrap();
+        assert_eq!((found.created_at, found.blueprint.memory_bytes), (7, 1));
+        assert!(registry.settings(&acme).unwrap().is_empty());
+        drop(registry);
+        let connection = Connection::open(directories.registry()).unwrap();
+        assert_eq!(version(&connection, &directories.registry()).unwrap(), 2);
+        let schema = |connection: &Connection| -> Vec<String> {
+            let sql = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY sql";
+            let mut statement = connection.prepare(sql).unwrap();
+            let rows = statement.query_map([], |row| row.get(0)).unwrap();
+            rows.map(Result::unwrap).collect()
+        };
+        let (_other, fresh) = fixture();
+        let fresh = open_writable(&fresh).unwrap();
+        assert_eq!(schema(&connection), schema(&fresh));
+    }
+
+    #[test]
+    fn many_migrate_at_once_and_each_step_is_taken_once() {
+        let (_root, directories) = fixture();
+        version_1(&directories);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| open_writable(&directories).unwrap());
+            }
+        });
+        assert_eq!(
+            Registry::open(&directories).unwrap().all().unwrap().len(),
+            1
+        );
+    }
 }

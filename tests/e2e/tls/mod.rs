@@ -4,6 +4,7 @@
 mod ending;
 mod libpq;
 mod negotiation;
+mod proxied;
 mod reload;
 mod session;
 
@@ -42,6 +43,7 @@ pub(crate) const SCENARIOS: &[Named] = &[
         session::every_byte_and_every_end,
     ),
     ("cancel", session::cancel),
+    ("behind_a_proxy", proxied::behind_a_proxy),
     ("ended_by_the_router", ending::ended_by_the_router),
     (
         "certificates_change_while_serving",
