@@ -8,10 +8,13 @@
     reason = "a panic is how a fuzz target says that it found something"
 )]
 
-use pgs::config::limits::STARTUP_PACKET_BYTES_MAX;
+use pgs::config::configuration::{Effective, Origin};
+use pgs::config::file;
+use pgs::config::limits::{PROXY_HEADER_BYTES_MAX, STARTUP_PACKET_BYTES_MAX};
 use pgs::protocol::Parsed;
 use pgs::protocol::backend::{BackendError, BackendEvent, BackendScanner};
 use pgs::protocol::cancel::CancelKey;
+use pgs::protocol::proxy::{self, ProxyHeader};
 use pgs::protocol::startup::{self, FirstPacket, StartupError};
 
 /// A target: its name, as that of its corpus, and its function.
@@ -25,6 +28,8 @@ pub const TARGETS: &[Target] = &[
     ("startup", startup),
     ("message", message),
     ("cancel", cancel),
+    ("proxy", proxy),
+    ("config", config),
 ];
 
 /// The first packet of a connection: arriving byte by byte it is what it is arriving at once, what
@@ -161,6 +166,74 @@ pub fn cancel(input: &[u8]) {
             "a cancel request is answered: {error}"
         ),
     }
+}
+
+/// A PROXY protocol header: arriving in parts it is what it is at once, and it is bounded.
+pub fn proxy(input: &[u8]) {
+    let whole = proxy::parse(input);
+    for end in 0..input.len().min(PROXY_HEADER_BYTES_MAX + 1) {
+        match (proxy::parse(&input[..end]), &whole) {
+            (Ok(Parsed::Incomplete { need }), _) => {
+                assert!(
+                    need > end,
+                    "{end} bytes are not enough, but {need} would be"
+                );
+                assert!(need <= PROXY_HEADER_BYTES_MAX, "waits for {need} bytes");
+            }
+            (early, whole) => assert_eq!(&early, whole, "decided otherwise after {end} bytes"),
+        }
+    }
+    match whole {
+        Ok(Parsed::Complete { value, consumed }) => {
+            assert!(consumed <= input.len().min(PROXY_HEADER_BYTES_MAX));
+            if let ProxyHeader::Client(address) = value {
+                assert!(!address.to_string().is_empty());
+            }
+        }
+        Ok(Parsed::Incomplete { need }) => assert!(need > input.len()),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// A configuration file: every mistake has a place in it and words, and a file without one gives
+/// values that can be said again as they are shown.
+pub fn config(input: &[u8]) {
+    let Ok(text) = str::from_utf8(input) else {
+        return;
+    };
+    let parsed = file::parse(text);
+    match &parsed {
+        Ok(effective) => shown_can_be_said(effective),
+        Err(mistakes) => {
+            assert!(!mistakes.is_empty(), "refused without a reason");
+            // The end of a text may be named, which is behind its last line.
+            let lines = text.bytes().filter(|byte| *byte == b'\n').count() + 1;
+            for mistake in mistakes {
+                assert!(!mistake.message.is_empty(), "a mistake without a word");
+                let line = mistake.line.unwrap_or(1);
+                assert!((1..=lines).contains(&line), "line {line} of {lines}");
+            }
+        }
+    }
+    assert_eq!(parsed, file::parse(text), "read twice, it is another");
+}
+
+fn shown_can_be_said(effective: &Effective) {
+    let mut again = Effective::default();
+    for row in effective.configuration().rows() {
+        if effective.origin(&row) == Origin::Default {
+            continue;
+        }
+        let said = again.assign(row.section, row.name, &row.value, effective.origin(&row));
+        assert_eq!(
+            said,
+            Ok(()),
+            "{} = {:?} is not understood",
+            row.name,
+            row.value
+        );
+    }
+    assert_eq!(again.configuration(), effective.configuration());
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ use super::say;
 
 const DRIPPING: usize = 100;
 const SILENT: usize = 5_000;
+/// Addresses of the loopback network that they come from.
+const SOURCES: usize = 50;
 /// This process's own files beside the connections.
 const DESCRIPTORS_BESIDE: u64 = 500;
 const POLL: Duration = Duration::from_millis(20);
@@ -57,7 +59,9 @@ pub(super) fn silent(ground: &Ground<'_>, stop: &AtomicBool) -> anyhow::Result<u
     let mut streams: Vec<TcpStream> = Vec::with_capacity(wanted);
     let mut refused = 0;
     while streams.len() < wanted && !stop.load(Ordering::Relaxed) {
-        match ground.connect() {
+        // From many addresses: what one may have is bounded.
+        let host = 2 + streams.len() % SOURCES;
+        match ground.connect_from([127, 0, 0, u8::try_from(host)?].into()) {
             Ok(stream) => streams.push(stream),
             // More than wait to be accepted the kernel does not take.
             Err(_) => refused += 1,

@@ -1,6 +1,7 @@
 //! What is attacked: a router with TLS and one well-behaved tenant.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::sync::atomic::AtomicBool;
@@ -19,8 +20,12 @@ use pgs_tests::tenant::Login;
 use pgs_tests::tenant::Tenant;
 use pgs_tests::trust;
 use pgs_tests::wire::Wire;
+use socket2::Domain;
+use socket2::Socket;
+use socket2::Type;
 
 const TENANT: &str = "calm";
+const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 const IO_LIMIT: Duration = Duration::from_secs(5);
 /// How long a client may take to get in after the attacks.
@@ -91,10 +96,20 @@ impl<'a> Ground<'a> {
         })
     }
 
-    /// A connection on which neither side can hang the test.
+    /// A connection on which neither side can hang the test, from another address than the tenant's
+    /// own clients.
     pub(super) fn connect(&self) -> anyhow::Result<TcpStream> {
-        let stream = TcpStream::connect_timeout(&self.address(), CONNECT_LIMIT)
+        self.connect_from(ATTACKER)
+    }
+
+    /// The same from an address of the loopback network.
+    pub(super) fn connect_from(&self, source: Ipv4Addr) -> anyhow::Result<TcpStream> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+        socket
+            .connect_timeout(&self.address().into(), CONNECT_LIMIT)
             .context("connecting as an attacker")?;
+        let stream = TcpStream::from(socket);
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(IO_LIMIT))?;
         stream.set_write_timeout(Some(IO_LIMIT))?;
