@@ -85,8 +85,8 @@ pub(super) fn renegotiation(ground: &Ground<'_>, stop: &AtomicBool) -> anyhow::R
     // A line with this letter asks for it; the pause is for the answer. Having been refused,
     // openssl may stay until it is ended.
     let script = format!(
-        "(echo R; sleep 0.3) | timeout 1 openssl s_client -msg -starttls postgres -tls1_2 -connect {} \
-         -alpn postgresql -servername localhost -legacy_renegotiation",
+        "(echo R; sleep 0.3) | timeout 1 openssl s_client -msg -starttls postgres -tls1_2 \
+         -connect {} -alpn postgresql -servername localhost -legacy_renegotiation",
         ground.address()
     );
     paced(4, stop, |_| {

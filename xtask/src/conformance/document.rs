@@ -123,7 +123,11 @@ mod tests {
 
     #[test]
     fn the_page_says_what_was_run_and_what_differs() {
-        let run = |subject, failed| json!({ "subject": subject, "passed": 7, "failed": failed, "skipped": 1, "seconds": 2 });
+        let run = |subject, failed| {
+            json!({
+                "subject": subject, "passed": 7, "failed": failed, "skipped": 1, "seconds": 2,
+            })
+        };
         let outcome = json!({
             "suite": "x", "client": "libx 1", "tests": "its own", "notes": ["A note."],
             "ended": "then", "server": "postgres 18", "kernel": "6",
