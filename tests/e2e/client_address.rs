@@ -198,7 +198,7 @@ fn byte_exact_when_off(stage: &Stage) -> anyhow::Result<()> {
             got.escape_ascii()
         );
         let added = String::from_utf8(added.to_vec())?;
-        let expected = "pgs.client_addr\0127.0.0.1\0pgs.client_port\0";
+        let expected = "pgs.client_addr\x00127.0.0.1\0pgs.client_port\0";
         ensure!(
             added.starts_with(expected) && added.ends_with("\0\0"),
             "{added:?}"

@@ -1,9 +1,10 @@
-//! Nobody can find out which tenants there are: one that does not exist, one whose access is off and
-//! one that does not allow the address are told the same, after the same time.
+//! Nobody can find out which tenants there are: one that does not exist, one whose access is off
+//! and one that does not allow the address are told the same, after the same time.
 //!
 //! Times are compared within one run, asked for by turns in an order drawn by lot. How far two
-//! samples of the same thing are apart is found by splitting the samples of tenants that do not exist
-//! into halves by lot, many times; another kind of tenant must not be further apart from them.
+//! samples of the same thing are apart is found by splitting the samples of tenants that do not
+//! exist into halves by lot, many times; another kind of tenant must not be further apart from
+//! them.
 
 use std::time::Instant;
 

@@ -21,7 +21,9 @@ use pgs_tests::router::DataPath;
 use pgs_tests::router::Router;
 use pgs_tests::router::pgs_binary;
 use pgs_tests::stage::Stage;
+use pgs_tests::tenant::Tenant;
 use pgs_tests::trust;
+use pgs_tests::trust::Issued;
 use pgs_tests::wire::Message;
 use pgs_tests::wire::Wire;
 
@@ -63,89 +65,23 @@ fn a_user_of_its_own(stage: &Stage) -> anyhow::Result<()> {
     let installation = open_installation(stage)?;
     let early = installation.create_tenant("early")?;
     let issued = trust::issue(&installation.scratch("issued"), &["localhost"])?;
-    let files = [
-        issued.certificate.to_string_lossy(),
-        issued.key.to_string_lossy(),
-    ];
-    let set = [
-        "tls",
-        "set",
-        "--default",
-        "--certificate",
-        &files[0],
-        "--key",
-        &files[1],
-    ];
-    installation.router().pgs(&set)?;
+    install(installation.router(), "--default", &issued)?;
     let router = start_as_service(&installation)?;
-
-    // What it holds, by its own account and by the kernel's, in every thread.
     let status = router.status()?;
     ensure!(status["path"] == stage.path().as_str(), "{status}");
-    let held = &status["privileges"];
-    ensure!(held["uid"] == SERVICE, "{held}");
-    ensure!(
-        held["capabilities"].as_array().is_some_and(Vec::is_empty),
-        "{held}"
-    );
-    let process = router.process_id();
-    for task in fs::read_dir(format!("/proc/{process}/task"))? {
-        let thread = task?.file_name().to_string_lossy().parse()?;
-        ensure!(status_line(thread, "Uid:")? == format!("{SERVICE} {SERVICE} {SERVICE} {SERVICE}"));
-        ensure!(status_line(thread, "Groups:")? == SERVICE.to_string());
-        ensure!(status_line(thread, "NoNewPrivs:")? == "1");
-        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
-            ensure!(
-                status_line(thread, set)? == "0".repeat(16),
-                "{set} of {thread}"
-            );
-        }
-    }
-    // Nobody but root looks into its memory.
-    ensure!(fs::metadata(format!("/proc/{process}/mem"))?.uid() == 0);
+    holds_nothing(&router)?;
 
     // All of it works: sessions on their path, TLS, cancels, and what root's commands change.
     let late = installation.create_tenant("late")?;
     for tenant in [&early, &late] {
-        let mut wire = Wire::connect_tcp(router.address())?;
-        let key = wire.log_in_with(3 << 16, tenant.login())?.key()?;
-        ensure!(wire.query_value("select count(*) from generate_series(1, 1000)")? == "1000");
-        let sessions = router.sessions(tenant.id())?;
-        ensure!(sessions[0]["path"] == stage.path().as_str(), "{sessions:?}");
-        if stage.path() == DataPath::Kernel {
-            let bytes = sessions[0]["bytes_in_kernel"].as_u64();
-            ensure!(bytes > Some(0), "{sessions:?}");
-        }
-        wire.send_query("select pg_sleep(30)")?;
-        std::thread::sleep(Duration::from_millis(200));
-        let mut cancel = Wire::connect_tcp(router.address())?;
-        cancel.send(&key.cancel_request())?;
-        let states: Vec<_> = wire
-            .until_ready()?
-            .iter()
-            .filter_map(Message::sqlstate)
-            .collect();
-        ensure!(states == ["57014"], "{states:?}");
+        serves(stage, &router, tenant)?;
     }
     let mut secured = Wire::connect_tcp(router.address())?
         .secure(trust::client(Some("localhost"), Some(trust::ALPN))?)?;
     secured.log_in(late.login())?;
     // A certificate that root installs while it runs.
     let renewed = trust::issue(&installation.scratch("renewed"), &["renewed.test"])?;
-    let files = [
-        renewed.certificate.to_string_lossy(),
-        renewed.key.to_string_lossy(),
-    ];
-    let set = [
-        "tls",
-        "set",
-        "renewed.test",
-        "--certificate",
-        &files[0],
-        "--key",
-        &files[1],
-    ];
-    router.pgs(&set)?;
+    install(&router, "renewed.test", &renewed)?;
     process::eventually("the new certificate is shown", LIMIT, || {
         let wire = Wire::connect_tcp(router.address())?;
         let wire = wire.secure(trust::client(Some("renewed.test"), Some(trust::ALPN))?)?;
@@ -153,21 +89,66 @@ fn a_user_of_its_own(stage: &Stage) -> anyhow::Result<()> {
         Ok((shown.first() == Some(&renewed.der)).then_some(()))
     })?;
     router.pgs(&["disable", late.id()])?;
-    ensure!(
-        Wire::connect_tcp(router.address())?
-            .log_in(late.login())
-            .is_err()
-    );
+    let refused = Wire::connect_tcp(router.address())?.log_in(late.login());
+    ensure!(refused.is_err(), "lets in after `pgs disable`");
     let doctor = process::run(router.command().args(["doctor"]), LIMIT)?;
-    let line = doctor
-        .stdout
-        .lines()
-        .find(|line| line.starts_with("router's privileges"));
+    let mut lines = doctor.stdout.lines();
+    let line = lines.find(|line| line.starts_with("router's privileges"));
     let expected = format!("user {SERVICE}, no capabilities");
-    ensure!(
-        line.is_some_and(|line| line.contains(&expected)),
-        "{doctor:?}"
-    );
+    let said = line.is_some_and(|line| line.contains(&expected));
+    ensure!(said, "{doctor:?}");
+    Ok(())
+}
+
+fn install(router: &Router, whose: &str, issued: &Issued) -> anyhow::Result<()> {
+    let certificate = issued.certificate.to_string_lossy();
+    let key = issued.key.to_string_lossy();
+    let files = ["--certificate", &certificate, "--key", &key];
+    router.pgs(&[&["tls", "set", whose], &files[..]].concat())?;
+    Ok(())
+}
+
+/// By its own account and by the kernel's, in every thread.
+fn holds_nothing(router: &Router) -> anyhow::Result<()> {
+    let status = router.status()?;
+    let held = &status["privileges"];
+    ensure!(held["uid"] == SERVICE, "{held}");
+    let none = held["capabilities"].as_array().is_some_and(Vec::is_empty);
+    ensure!(none, "{held}");
+    let process = router.process_id();
+    for task in fs::read_dir(format!("/proc/{process}/task"))? {
+        let thread = task?.file_name().to_string_lossy().parse()?;
+        ensure!(status_line(thread, "Uid:")? == format!("{SERVICE} {SERVICE} {SERVICE} {SERVICE}"));
+        ensure!(status_line(thread, "Groups:")? == SERVICE.to_string());
+        ensure!(status_line(thread, "NoNewPrivs:")? == "1");
+        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+            let held = status_line(thread, set)?;
+            ensure!(held == "0".repeat(16), "{set} {held} of {thread}");
+        }
+    }
+    // Nobody but root looks into its memory.
+    ensure!(fs::metadata(format!("/proc/{process}/mem"))?.uid() == 0);
+    Ok(())
+}
+
+/// A session on the path that was asked for, and a cancelled query.
+fn serves(stage: &Stage, router: &Router, tenant: &Tenant<'_>) -> anyhow::Result<()> {
+    let mut wire = Wire::connect_tcp(router.address())?;
+    let key = wire.log_in_with(3 << 16, tenant.login())?.key()?;
+    ensure!(wire.query_value("select count(*) from generate_series(1, 1000)")? == "1000");
+    let sessions = router.sessions(tenant.id())?;
+    ensure!(sessions[0]["path"] == stage.path().as_str(), "{sessions:?}");
+    if stage.path() == DataPath::Kernel {
+        let bytes = sessions[0]["bytes_in_kernel"].as_u64();
+        ensure!(bytes > Some(0), "{sessions:?}");
+    }
+    wire.send_query("select pg_sleep(30)")?;
+    std::thread::sleep(Duration::from_millis(200));
+    let mut cancel = Wire::connect_tcp(router.address())?;
+    cancel.send(&key.cancel_request())?;
+    let answer = wire.until_ready()?;
+    let states: Vec<_> = answer.iter().filter_map(Message::sqlstate).collect();
+    ensure!(states == ["57014"], "{states:?}");
     Ok(())
 }
 

@@ -28,7 +28,7 @@ pub enum Request {
 #[serde(tag = "response", rename_all = "snake_case")]
 pub enum Response {
     /// To [`Request::Status`].
-    Status(RouterStatus),
+    Status(Box<RouterStatus>),
     /// To [`Request::Sessions`].
     Sessions {
         /// In the order of their ids.

@@ -67,6 +67,15 @@ fn every_section_and_every_kind_of_value_is_read() {
 }
 
 #[test]
+fn the_example_of_the_documentation_can_be_used() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let documentation = std::fs::read_to_string(path).unwrap();
+    let (_, example) = documentation.split_once("```toml\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    assert_ne!(parse(example).unwrap(), Effective::default());
+}
+
+#[test]
 fn mistakes_are_named_with_their_lines_all_at_once() {
     let text = "sessions_max = 5\n[limit]\nx = 1\n[limits]\nsesions_max = 1\ntls = \"required\"\n\
                 cancel_deadline = \"soon\"\n";

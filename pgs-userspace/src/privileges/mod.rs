@@ -139,8 +139,7 @@ pub fn relinquish() -> Result<(), PrivilegeError> {
     limit_to(&kept)
 }
 
-/// [`relinquish`] for a thread that has nobody to tell. That something is left shows in `pgs status`
-/// and in the log line of the start.
+/// [`relinquish`] for a thread that has nobody to tell. What is left shows in `pgs status` too.
 pub fn relinquish_or_log() {
     if let Err(error) = relinquish() {
         tracing::error!(%error, "a thread keeps its capabilities");

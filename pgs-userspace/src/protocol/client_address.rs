@@ -6,7 +6,7 @@
 //! client itself sent under these names, in any spelling and in either place, comes earlier and is
 //! overwritten.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 use bytes::Bytes;
 use bytes::BytesMut;
@@ -86,9 +86,9 @@ mod tests {
     #[test]
     fn the_address_comes_last_and_the_rest_stays() {
         let before =
-            packet(b"user\0u\0options\0-c pgs.client_addr=6.6.6.6\0pgs.client_addr\06\0\0");
+            packet(b"user\0u\0options\0-c pgs.client_addr=6.6.6.6\0pgs.client_addr\x006\0\0");
         let after = with_client_address(&message(&before), client("192.0.2.1:7")).unwrap();
-        let added = b"pgs.client_addr\0192.0.2.1\0pgs.client_port\07\0";
+        let added = b"pgs.client_addr\x00192.0.2.1\0pgs.client_port\x007\0";
         assert_eq!(after.len(), before.len() + added.len());
         assert_eq!(after[4..before.len() - 1], before[4..before.len() - 1]);
         assert_eq!(&after[before.len() - 1..], [&added[..], b"\0"].concat());
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_servers_bound_on_the_packet_holds() {
-        let added = "pgs.client_addr\0192.0.2.1\0pgs.client_port\07\0".len();
+        let added = "pgs.client_addr\x00192.0.2.1\0pgs.client_port\x007\0".len();
         let of = |length: usize| {
             let mut body = b"user\0".to_vec();
             body.resize(length - 8 - 2, b'u');
@@ -138,7 +138,7 @@ mod tests {
         fn whatever_the_client_sent_ours_is_the_last(
             pairs in vec((vec(1..=u8::MAX, 1..20), vec(1..=u8::MAX, 0..20)), 0..8),
             terminator: u8,
-            ip: std::net::IpAddr,
+            ip: core::net::IpAddr,
             port: u16,
         ) {
             let mut body = b"user\0u\0".to_vec();

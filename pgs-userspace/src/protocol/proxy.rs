@@ -3,10 +3,10 @@
 //!
 //! The reference is `doc/proxy-protocol.txt` of HAProxy, named "the specification" below.
 
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
-use std::net::SocketAddr;
+use core::net::IpAddr;
+use core::net::Ipv4Addr;
+use core::net::Ipv6Addr;
+use core::net::SocketAddr;
 
 use super::Parsed;
 use crate::config::limits::PROXY_HEADER_BYTES_MAX;

@@ -12,8 +12,9 @@ use super::version::ProtocolVersion;
 /// Why pgs refuses a connection, or ends one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// No tenant of that name, one whose access is off, or one that takes no client of that address:
-    /// the client is told the same of all, so that nobody can find out what tenants there are.
+    /// No tenant of that name, one whose access is off, or one that takes no client of that
+    /// address: the client is told the same of all, so that nobody can find out what tenants there
+    /// are.
     NoAccess {
         /// User of the startup message.
         user: String,
@@ -285,8 +286,8 @@ impl Refusal {
                 "Close idle connections or try again later; `pgs sessions` shows who holds them."
             }
             Self::TooManyFromAddress => {
-                "Close connections or connect less often; the bounds are `address_arrivals_max` and \
-                 `address_connection_rate_per_minute` of the router's configuration."
+                "Close connections or connect less often; the bounds are `address_arrivals_max` \
+                 and `address_connection_rate_per_minute` of the router's configuration."
             }
             Self::TooManyLogins { .. } => {
                 "Keep connections open instead of making new ones; the bound is the tenant's \

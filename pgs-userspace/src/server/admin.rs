@@ -109,7 +109,7 @@ async fn say(stream: &mut UnixStream, response: &Response) -> std::io::Result<()
 
 fn answer(door: &FrontDoor, process: &Process, request: Request) -> Response {
     match request {
-        Request::Status => Response::Status(status(door, process)),
+        Request::Status => Response::Status(Box::new(status(door, process))),
         Request::Sessions { tenant } => {
             let sessions = door.sessions.list(tenant.as_deref());
             let sessions = sessions

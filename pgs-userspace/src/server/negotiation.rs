@@ -63,8 +63,8 @@ pub(super) enum Opening {
     Encrypt(TlsRequest, BytesMut),
 }
 
-/// Reads until it is clear what the connection is; `front` was read from it already. Not cancel safe;
-/// the caller's deadline ends it.
+/// Reads until it is clear what the connection is; `front` was read from it already. Not cancel
+/// safe; the caller's deadline ends it.
 pub(super) async fn negotiate(
     client: &mut TcpStream,
     encryption: &Encryption,

@@ -79,7 +79,8 @@ pub(super) fn startup_packet(
         return Ok(message.raw().clone());
     }
     with_client_address(message, client).map_err(|error| {
-        tracing::info!(address = %client, tenant = %route.tenant, %error, "startup packet too long");
+        let tenant = &route.tenant;
+        tracing::info!(address = %client, %tenant, %error, "startup packet too long");
         Refusal::NoRoomForAddress
     })
 }

@@ -38,6 +38,7 @@ use crate::config::directories::Directories;
 use crate::config::limits::DRAIN_CHECK_INTERVAL;
 use crate::config::limits::FAREWELLS_MAX;
 use crate::config::limits::SECURE_RELAY_END_DEADLINE;
+use crate::config::sections::Limits;
 use crate::datapath::DataPath;
 use crate::datapath::DataPathError;
 use crate::datapath::handover::CloseReason;
@@ -111,15 +112,8 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let _lock = lock(&settings.directories)?;
     let configuration = &settings.configuration;
     let limits = &configuration.limits;
-    let budget = Budget::within(
-        raise_descriptor_limit(),
-        limits.sessions_max,
-        limits.arrivals_max,
-    );
+    let budget = budget(limits);
     let sessions_max = budget.sessions;
-    if sessions_max < limits.sessions_max {
-        tracing::info!(sessions_max, "sessions bounded by the limit on open files");
-    }
     // A signal that comes while the parts are being built must not be lost.
     let mut stop = StopSignals::listen()?;
     let routes = RouteTable::open(&settings.directories, configuration.tenant_defaults.clone())?;
@@ -150,23 +144,14 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         .iter()
         .map(|(address, _)| address.to_string())
         .collect();
-    let findings = door.data_path.findings();
-    tracing::info!(
-        listen = listen.join(" "),
-        path = path_name(&door),
-        reason = findings.reason.as_deref(),
-        sessions_max,
-        uid = nix::unistd::geteuid().as_raw(),
-        configuration = configuration_file.as_deref(),
-        "serving"
-    );
     let mut tasks = JoinSet::new();
     let process = Arc::new(Process {
         begun,
         listen,
         configuration_file,
     });
-    tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
+    let told = Arc::clone(&process);
+    tasks.spawn(admin::serve(Arc::clone(&door), told, admin_listener));
     tasks.spawn(idle::watch(Arc::clone(&door)));
     let mut accepting = JoinSet::new();
     let arrivals = Arc::new(Semaphore::new(budget.arrivals));
@@ -177,7 +162,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
             Arc::clone(&arrivals),
         ));
     }
-    notify::ready(&format!("path {}", path_name(&door)));
+    announce(&door, sessions_max, &process);
     stop.first().await;
     notify::stopping("waiting for sessions to end");
     accepting.shutdown().await;
@@ -186,11 +171,20 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     std::fs::remove_file(&admin_path).map_err(system("unlink", &admin_path))
 }
 
-fn path_name(door: &FrontDoor) -> &'static str {
-    match door.data_path.findings().kernel {
-        true => "kernel",
-        false => "relay",
-    }
+/// Tells the log and the service manager that clients are served, and how.
+fn announce(door: &FrontDoor, sessions_max: usize, process: &Process) {
+    let findings = door.data_path.findings();
+    let path = if findings.kernel { "kernel" } else { "relay" };
+    tracing::info!(
+        listen = process.listen.join(" "),
+        path,
+        reason = findings.reason.as_deref(),
+        sessions_max,
+        uid = nix::unistd::geteuid().as_raw(),
+        configuration = process.configuration_file.as_deref(),
+        "serving"
+    );
+    notify::ready(&format!("path {path}"));
 }
 
 /// Waits for the sessions to end by themselves, at most so long, then ends them.
@@ -298,6 +292,17 @@ fn lock(directories: &Directories) -> Result<Flock<std::fs::File>, ServeError> {
     let file = std::fs::File::create(&path).map_err(system("open", &path))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
         .map_err(|_| ServeError::Running(run.to_owned()))
+}
+
+/// What of the configured bounds the limit on open files has room for.
+fn budget(limits: &Limits) -> Budget {
+    let (sessions_max, arrivals_max) = (limits.sessions_max, limits.arrivals_max);
+    let budget = Budget::within(raise_descriptor_limit(), sessions_max, arrivals_max);
+    if budget.sessions < sessions_max {
+        let sessions_max = budget.sessions;
+        tracing::info!(sessions_max, "sessions bounded by the limit on open files");
+    }
+    budget
 }
 
 /// Raises the limit on open files as far as it goes; how many it allows.

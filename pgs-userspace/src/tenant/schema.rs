@@ -144,8 +144,8 @@ fn migrate(connection: &Connection, path: &Path) -> Result<(), RegistryError> {
         .map_err(RegistryError::query(path, "CREATE TABLE"))
 }
 
-/// The group of the directory is that of a router which runs as its own user; SQLite gives the files
-/// beside the registry the same mode.
+/// The group of the directory is that of a router which runs as its own user; SQLite gives the
+/// files beside the registry the same mode.
 fn share_with_group(path: &Path) -> Result<(), RegistryError> {
     std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(|source| {
         RegistryError::Directory {

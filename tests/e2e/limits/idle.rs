@@ -30,7 +30,8 @@ pub(super) fn idle_sessions_end(stage: &Stage) -> anyhow::Result<()> {
     let mut listening = log_in(router, HERE, login)?;
     // A row fills what the server collects before it sends, so that one leaves every 0.5 s.
     listening.send_query(
-        "copy (select repeat('x', 8192), pg_sleep(0.5)::text from generate_series(1, 14)) to stdout",
+        "copy (select repeat('x', 8192), pg_sleep(0.5)::text from generate_series(1, 14)) \
+         to stdout",
     )?;
     let begin = Instant::now();
     while begin.elapsed() < TIMEOUT * 3 {

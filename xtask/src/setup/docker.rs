@@ -14,19 +14,23 @@ const POLL_PERIOD: Duration = Duration::from_millis(300);
 
 pub(super) fn ensure() -> Result<()> {
     let step = Step::new("Docker");
-    ensure_installed(&step)?;
     if let Ok(version) = server_version() {
         step.done(format_args!("engine {version} answers"));
         return Ok(());
     }
+    ensure_installed(&step)?;
     start(&step)?;
     let version = server_version()?;
     step.done(format_args!("engine {version} started"));
     Ok(())
 }
 
+/// Where no daemon answers. A client alone is not enough, unless the daemon is somebody else's:
+/// then `start` says what is missing.
 fn ensure_installed(step: &Step) -> Result<()> {
-    if process::find("docker").is_some() {
+    let client = process::find("docker").is_some();
+    let elsewhere = std::env::var_os("DOCKER_HOST").is_some();
+    if client && (elsewhere || process::find("dockerd").is_some()) {
         return Ok(());
     }
     if !apt::can_install() {

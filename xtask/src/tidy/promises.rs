@@ -1,9 +1,9 @@
 //! The tests that `docs/security.md` names exist, and no promise is without one.
 //!
 //! In a table whose last column is headed `test`, that column names tests in code quotes:
-//! `e2e::isolation::name` is a scenario of `tests/e2e/isolation.rs`, `tenants::life::name` a test of
-//! `tests/tenants/life.rs`, `pgs::protocol::proxy::name` a unit test of that module. A row without
-//! one says `none: ` and why.
+//! `e2e::isolation::name` is a scenario of `tests/e2e/isolation.rs`, `tenants::life::name` a test
+//! of `tests/tenants/life.rs`, `pgs::protocol::proxy::name` a unit test of that module. A row
+//! without one says `none: ` and why.
 
 use super::Finding;
 use super::source::Source;

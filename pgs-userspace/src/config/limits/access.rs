@@ -68,8 +68,8 @@ pub const LOGIN_FAILURES_FORGOTTEN_DEFAULT: Duration = Duration::from_secs(10 * 
 /// forgets those with the least to remember. A power of two, at least 512.
 pub const REMEMBERED_ENTRIES_MAX: usize = 16_384;
 
-/// When a client is told that it has no access, counted from its startup packet. Far longer than any
-/// look-up takes, so that the time of the answer tells nothing of the look-up.
+/// When a client is told that it has no access, counted from its startup packet. Far longer than
+/// any look-up takes, so that the time of the answer tells nothing of the look-up.
 pub const NO_ACCESS_ANSWER_DELAY: Duration = Duration::from_millis(20);
 
 /// Between two looks for sessions that have been idle for too long.
@@ -82,3 +82,6 @@ pub const TURNED_AWAY_READ_BYTES: usize = 1024;
 /// Refused clients that may take up to [`CLOSE_LINGER`](super::CLOSE_LINGER) to read why, at once;
 /// the connections of further ones are closed behind the answer.
 pub const FAREWELLS_MAX: usize = 256;
+
+/// What rates are counted by: they are given as so many a minute.
+pub const RATE_PERIOD: Duration = Duration::from_secs(60);

@@ -1,7 +1,7 @@
 //! Whoever fails to log in too often has to wait, and longer after each further failure.
 //!
-//! A login is charged before it is known how it ends, once there were too many failures: else as many
-//! guesses could be made at once as there may be connections.
+//! A login is charged before it is known how it ends, once there were too many failures: else as
+//! many guesses could be made at once as there may be connections.
 
 use std::time::Duration;
 

@@ -158,7 +158,7 @@ impl Attempt {
         // What was charged for it stays.
         self.charge = Charge::default();
         self.admission.end(self.key, |back_off, failures, now| {
-            back_off.failed(failures, now)
+            back_off.failed(failures, now);
         });
     }
 }
@@ -179,8 +179,8 @@ impl Drop for Attempt {
     }
 }
 
-/// What counts as one client: an IPv4 address, or the 64 bits of an IPv6 address that one network is
-/// given at the least (RFC 6177).
+/// What counts as one client: an IPv4 address, or the first 64 bits of an IPv6 address, since a
+/// network is given at least all that begin with these (RFC 6177).
 fn prefix(address: IpAddr) -> u128 {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::table::Memory;
+use crate::config::limits::RATE_PERIOD;
 
 /// What is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,11 +14,9 @@ pub(super) struct Rate {
     ahead: Duration,
 }
 
-const MINUTE: Duration = Duration::from_mins(1);
-
 impl Rate {
     pub(super) fn per_minute(number: u32, burst: u32) -> Self {
-        let interval = MINUTE / number.max(1);
+        let interval = RATE_PERIOD / number.max(1);
         let ahead = interval.saturating_mul(burst.saturating_sub(1));
         Self { interval, ahead }
     }

@@ -1,9 +1,10 @@
 //! What is remembered of many strangers in memory that does not grow.
 //!
 //! The table is made of sets of a few places each; a key's hash, under a secret of this process,
-//! says which set it belongs to. Where a set is full, the entry with the least to remember gives way.
-//! Whoever has used up an allowance is therefore the last to be forgotten: to be forgotten sooner he
-//! would need, in his own set, which he cannot know, several others that have used up more.
+//! says which set it belongs to. Where a set is full, the entry with the least to remember gives
+//! way. Whoever has used up an allowance is therefore the last to be forgotten: to be forgotten
+//! sooner he would need, in his own set, which he cannot know, several others that have used up
+//! more.
 
 use std::hash::BuildHasher as _;
 use std::hash::RandomState;
