@@ -13,7 +13,7 @@ use super::tenant::{Tenant, Wanted};
 use super::{fetch, program};
 use crate::apt::{Elsewhere, Mirror};
 use crate::process;
-use crate::report::Step;
+use crate::report::{self, Step};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,6 +84,15 @@ impl Regress {
         make_image(ground, &source, &library)?;
         step.done(format_args!("{upstream}, in the image {IMAGE}"));
         Ok(Self { version: upstream })
+    }
+}
+
+impl Drop for Regress {
+    fn drop(&mut self) {
+        // Only this run's containers use it, and they are gone.
+        if let Err(error) = process::output(Command::new("docker").args(["image", "rm", IMAGE])) {
+            report::line(format_args!("  ✗ remove the image {IMAGE}: {error:#}"));
+        }
     }
 }
 
