@@ -10,6 +10,7 @@
 //! - `PGS_TEST_FORBID_SKIP`: if set, a test that would be skipped fails.
 
 mod access;
+mod attack;
 mod bulk;
 mod cancel;
 mod client_address;
@@ -60,6 +61,7 @@ const MODULES: &[(&str, &[Named])] = &[
     ("replication", replication::SCENARIOS),
     ("tls", tls::SCENARIOS),
     ("crowd", crowd::SCENARIOS),
+    ("attack", attack::SCENARIOS),
     ("isolation", isolation::SCENARIOS),
     ("privileges", privileges::SCENARIOS),
     ("lifecycle", lifecycle::SCENARIOS),
