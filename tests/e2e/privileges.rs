@@ -154,8 +154,8 @@ fn serves(stage: &Stage, router: &Router, tenant: &Tenant<'_>) -> anyhow::Result
 
 fn as_root(stage: &Stage) -> anyhow::Result<()> {
     let process = stage.router()?.process_id();
-    // CAP_DAC_OVERRIDE and CAP_NET_ADMIN (linux/capability.h).
-    let most = 1_u64 << 1 | 1 << 12;
+    // CAP_DAC_OVERRIDE, CAP_NET_ADMIN, CAP_SYS_PTRACE and CAP_SYS_ADMIN (linux/capability.h).
+    let most = 1_u64 << 1 | 1 << 12 | 1 << 19 | 1 << 21;
     for task in fs::read_dir(format!("/proc/{process}/task"))? {
         let thread = task?.file_name().to_string_lossy().parse()?;
         let permitted = u64::from_str_radix(&status_line(thread, "CapPrm:")?, 16)?;

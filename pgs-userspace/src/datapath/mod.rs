@@ -44,6 +44,7 @@ use worker::WorkerReach;
 
 use crate::config::limits::NOTICES_WAIT;
 use crate::config::limits::RELEASE_DEADLINE;
+use crate::privileges;
 
 /// Which path the user asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -321,7 +322,7 @@ fn follow_notices(
     let refused = |error: kernel::KernelPathError| DataPathError::KernelRefused(error.to_string());
     let mut notices = kernel.notices().map_err(refused)?;
     let workers: Vec<_> = workers.iter().map(WorkerHandle::reach).collect();
-    let run = move || {
+    let mut follow = move || {
         while followed.load(SeqCst) {
             let parts = workers.len() as u32;
             let told = notices.wait(Some(NOTICES_WAIT), |place| {
@@ -338,7 +339,10 @@ fn follow_notices(
     };
     std::thread::Builder::new()
         .name("notices".into())
-        .spawn(run)?;
+        .spawn(move || {
+            privileges::relinquish_or_log();
+            follow();
+        })?;
     Ok(())
 }
 

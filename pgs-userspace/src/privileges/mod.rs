@@ -41,11 +41,14 @@ pub const NEEDED_TO_START: [(Capability, &str); 4] = [
 pub const NEEDED_BY_KERNEL_PATH: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
 
 /// What a router that runs as root keeps while it serves; any other user's keeps none.
-const KEPT_AS_ROOT: [Capability; 2] = [
+const KEPT_AS_ROOT: [Capability; 4] = [
     // Certificates and sockets may be another user's.
     Capability::CAP_DAC_OVERRIDE,
     // Socket buffers above the system's maximum.
     Capability::CAP_NET_ADMIN,
+    // Entering a tenant's network namespace, for TLS that its own server ends.
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_SYS_PTRACE,
 ];
 
 /// Why the router's privileges cannot be what they should be.
