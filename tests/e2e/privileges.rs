@@ -31,6 +31,7 @@ use crate::Named;
 
 pub(crate) const SCENARIOS: &[Named] = &[
     ("a_user_of_its_own_is_enough", a_user_of_its_own),
+    ("a_user_that_cannot_get_there_is_told", cannot_get_there),
     ("as_root_it_keeps_little", as_root),
     ("foreign_users_get_no_answer_from_the_router", foreign_users),
     ("a_service_manager_hears_of_it", service_manager),
@@ -149,6 +150,18 @@ fn serves(stage: &Stage, router: &Router, tenant: &Tenant<'_>) -> anyhow::Result
     let answer = wire.until_ready()?;
     let states: Vec<_> = answer.iter().filter_map(Message::sqlstate).collect();
     ensure!(states == ["57014"], "{states:?}");
+    Ok(())
+}
+
+fn cannot_get_there(stage: &Stage) -> anyhow::Result<()> {
+    // Below a directory of root's alone.
+    let installation = Installation::start(stage.path())?;
+    let started = start_as_service(&installation);
+    let said = format!("{:#}", started.err().context("it serves")?);
+    ensure!(
+        said.contains("cannot reach") && said.contains("chmod o+x"),
+        "{said}"
+    );
     Ok(())
 }
 
