@@ -154,8 +154,8 @@ fn serves(stage: &Stage, router: &Router, tenant: &Tenant<'_>) -> anyhow::Result
 }
 
 fn cannot_get_there(stage: &Stage) -> anyhow::Result<()> {
-    // Below a directory of root's alone.
     let installation = Installation::start(stage.path())?;
+    fs::set_permissions(installation.scratch(""), Permissions::from_mode(0o700))?;
     let started = start_as_service(&installation);
     let said = format!("{:#}", started.err().context("it serves")?);
     ensure!(
