@@ -27,14 +27,18 @@ use crate::tenant::stored_settings::check;
 /// Decides for one tenant, from its next connection on.
 pub(super) async fn set(context: &Context, arguments: SetArguments) -> Result<(), Error> {
     let tenant = TenantId::parse(&arguments.tenant)?;
-    let change = change(&arguments)?;
+    let mut change = set_by(&arguments)?;
     let (_, effective) = configuration::read(context)?;
     let registry = Registry::open(&context.directories)?;
     reconcile::run(context, &registry).await?;
     // What goes together is checked against what is stored, which must not change meanwhile.
     let guard = lock(context, &tenant).await?;
     ready_tenant(&registry, &tenant)?;
-    let stored = change.applied_to(&registry.settings(&tenant)?);
+    let stored = registry.settings(&tenant)?;
+    for name in &arguments.unset {
+        change.unset(name, &stored)?;
+    }
+    let stored = change.applied_to(&stored);
     let defaults = &effective.configuration().tenant_defaults;
     let settings = check(defaults, &stored)?;
     if !registry.change_settings(&tenant, &change)? {
@@ -52,7 +56,7 @@ pub(super) async fn set(context: &Context, arguments: SetArguments) -> Result<()
     Ok(())
 }
 
-fn change(arguments: &SetArguments) -> Result<SettingsChange, Error> {
+fn set_by(arguments: &SetArguments) -> Result<SettingsChange, Error> {
     let mut change = SettingsChange::default();
     for pair in &arguments.settings {
         let Some((name, text)) = pair.split_once('=') else {
@@ -62,14 +66,14 @@ fn change(arguments: &SetArguments) -> Result<SettingsChange, Error> {
         };
         change.set(name.trim(), text.trim())?;
     }
-    for name in &arguments.unset {
-        if change.names().any(|set| set == name) {
+    let both = |name: &&String| change.names().any(|set| set == name.as_str());
+    match arguments.unset.iter().find(both) {
+        Some(name) => {
             let message = format!("`{name}` cannot be set and unset at once");
-            return Err(Error::new(Kind::Usage, message));
+            Err(Error::new(Kind::Usage, message))
         }
-        change.unset(name)?;
+        None => Ok(change),
     }
-    Ok(change)
 }
 
 /// Shows what holds for a tenant.
@@ -80,9 +84,24 @@ pub(super) async fn show(context: &Context, arguments: ShowArguments) -> Result<
     reconcile::run(context, &registry).await?;
     ready_tenant(&registry, &tenant)?;
     let stored = registry.settings(&tenant)?;
-    let settings = check(&effective.configuration().tenant_defaults, &stored)?;
+    let settings = check(&effective.configuration().tenant_defaults, &stored);
+    let settings = settings.map_err(|error| not_understood(context, &tenant, &stored, error))?;
     let json = arguments.format.json;
     print(context, &tenant, &effective, &settings, &stored, json)
+}
+
+/// What is stored was not written by this version, or goes with other defaults only: as it is.
+fn not_understood(
+    context: &Context,
+    tenant: &TenantId,
+    stored: &BTreeMap<String, String>,
+    error: InvalidSetting,
+) -> Error {
+    for (name, value) in stored {
+        context.printer.note(&format!("stored: {name}={value}"));
+    }
+    let hint = format!("`pgs set {tenant} --unset NAME` undoes one");
+    Error::from(error).with_hint(hint)
 }
 
 fn print(

@@ -127,7 +127,7 @@ impl FrontDoor {
                 .message
                 .escape_debug()
                 .to_string();
-            tracing::info!(%address, what, why_not);
+            tracing::info!(%address, what, why_not, "kept out");
             return Err(no_access);
         };
         let Route {

@@ -18,7 +18,7 @@ use crate::tenant::settings::find;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SettingsChange {
     /// By name; `None` goes back to the default.
-    values: BTreeMap<&'static str, Option<String>>,
+    values: BTreeMap<String, Option<String>>,
 }
 
 impl SettingsChange {
@@ -35,22 +35,31 @@ impl SettingsChange {
                 reason: format!("is longer than {SETTING_BYTES_MAX} bytes"),
             });
         }
-        self.values.insert(key.name, Some(text.to_owned()));
+        self.values
+            .insert(key.name.to_owned(), Some(text.to_owned()));
         Ok(())
     }
 
-    /// This one goes back to the default.
+    /// This one goes back to the default. One that is stored need not be known: a newer version may
+    /// have stored it.
     ///
     /// # Errors
     /// There is no such setting.
-    pub fn unset(&mut self, name: &str) -> Result<(), InvalidSetting> {
-        self.values.insert(find(name)?.name, None);
+    pub fn unset(
+        &mut self,
+        name: &str,
+        stored: &BTreeMap<String, String>,
+    ) -> Result<(), InvalidSetting> {
+        if !stored.contains_key(name) {
+            find(name)?;
+        }
+        self.values.insert(name.to_owned(), None);
         Ok(())
     }
 
     /// What is changed.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.values.keys().copied()
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
     }
 
     /// What would be stored afterwards.
@@ -58,8 +67,8 @@ impl SettingsChange {
         let mut stored = stored.clone();
         for (name, value) in &self.values {
             match value {
-                Some(value) => stored.insert((*name).to_owned(), value.clone()),
-                None => stored.remove(*name),
+                Some(value) => stored.insert(name.clone(), value.clone()),
+                None => stored.remove(name),
             };
         }
         stored
@@ -200,7 +209,7 @@ mod tests {
         let settings = check(&TenantSettings::default(), &stored).unwrap();
         assert_eq!(settings.connections_max, 5);
         let mut change = set(&[("connections_max", "6")]);
-        change.unset("allow").unwrap();
+        change.unset("allow", &stored).unwrap();
         assert_eq!(change.applied_to(&stored)["connections_max"], "6");
         assert!(registry.change_settings(&acme, &change).unwrap());
         assert_eq!(registry.settings(&acme).unwrap().len(), 1);
@@ -222,7 +231,7 @@ mod tests {
         let mut change = SettingsChange::default();
         assert!(change.set("allow", "everybody").is_err());
         assert!(change.set("alow", "").is_err());
-        assert!(change.unset("alow").is_err());
+        assert!(change.unset("alow", &BTreeMap::new()).is_err());
         let long = " ".repeat(SETTING_BYTES_MAX + 1);
         assert!(change.set("allow", &long).is_err());
         assert_eq!(change.names().count(), 0);
@@ -233,5 +242,14 @@ mod tests {
         let defaults = TenantSettings::default();
         assert!(resolve(&defaults, [("new_one", "x")].into_iter()).is_err());
         assert!(resolve(&defaults, [("allow", "x")].into_iter()).is_err());
+        let (_root, registry, acme) = fixture();
+        let insert = "INSERT INTO tenant_setting VALUES ('acme', 'new_one', 'x')";
+        registry.connection.execute(insert, []).unwrap();
+        let stored = registry.settings(&acme).unwrap();
+        assert!(check(&defaults, &stored).is_err());
+        let mut change = SettingsChange::default();
+        change.unset("new_one", &stored).unwrap();
+        assert!(registry.change_settings(&acme, &change).unwrap());
+        assert!(registry.settings(&acme).unwrap().is_empty());
     }
 }

@@ -17,8 +17,8 @@ use super::refused;
 
 const CONFIGURATION: &str = "[limits]\n\
                              login_failures_max = 3\n\
-                             login_backoff_min = '2s'\n\
-                             login_backoff_max = '2s'\n";
+                             login_backoff_min = '4s'\n\
+                             login_backoff_max = '4s'\n";
 
 pub(super) fn have_to_wait(stage: &Stage) -> anyhow::Result<()> {
     let router = stage
@@ -39,12 +39,20 @@ pub(super) fn have_to_wait(stage: &Stage) -> anyhow::Result<()> {
         let waits = refused(&router, HERE, login)?;
         ensure_state(&waits, "28000", "too many failed logins")?;
         let detail = waits.field(b'D').context("no detail")?;
-        ensure!(detail.contains("2 s"), "{detail}");
+        let seconds = detail
+            .split(' ')
+            .rev()
+            .nth(1)
+            .and_then(|word| word.parse().ok());
+        ensure!(
+            seconds.is_some_and(|wait| (1..=4).contains(&wait)),
+            "{detail}"
+        );
     }
     log_in(&router, THERE, alpha).context("another address pays for it")?;
     log_in(&router, HERE, stage.beta()?).context("another tenant pays for it")?;
     ensure!(session.query_value("select 1")? == "1", "a session was hit");
-    process::eventually("the wait ends", Duration::from_secs(10), || {
+    process::eventually("the wait ends", Duration::from_secs(20), || {
         Ok(log_in(&router, HERE, alpha).ok())
     })?;
     ensure!(begin.elapsed() > Duration::from_secs(1), "too soon");
