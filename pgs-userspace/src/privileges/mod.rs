@@ -267,6 +267,20 @@ mod tests {
     }
 
     #[test]
+    fn the_unit_grants_what_starting_needs() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/pgs.service");
+        let unit = std::fs::read_to_string(path).unwrap();
+        let mut needed = NEEDED_TO_START.map(|(one, _)| one.to_string());
+        needed.sort();
+        for setting in ["AmbientCapabilities=", "CapabilityBoundingSet="] {
+            let lines = unit.lines().filter_map(|line| line.strip_prefix(setting));
+            let mut granted: Vec<_> = lines.flat_map(str::split_whitespace).collect();
+            granted.sort_unstable();
+            assert_eq!(granted, needed, "{setting}");
+        }
+    }
+
+    #[test]
     fn a_thread_gives_up_and_the_others_keep() {
         let others = caps::read(None, CapSet::Permitted).unwrap();
         let left = std::thread::spawn(|| {
