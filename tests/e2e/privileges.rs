@@ -93,6 +93,7 @@ fn a_user_of_its_own(stage: &Stage) -> anyhow::Result<()> {
     let refused = Wire::connect_tcp(router.address())?.log_in(late.login());
     ensure!(refused.is_err(), "lets in after `pgs disable`");
     let doctor = process::run(router.command().args(["doctor"]), LIMIT)?;
+    ensure!(doctor.status.success(), "it finds a fault: {doctor:?}");
     let mut lines = doctor.stdout.lines();
     let line = lines.find(|line| line.starts_with("router's privileges"));
     let expected = format!("user {SERVICE}, no capabilities");
