@@ -211,6 +211,9 @@ impl From<PrivilegeError> for Error {
         let made = Self::new(Kind::PermissionDenied, error.to_string());
         match error {
             PrivilegeError::NotRoot { .. } => made.with_hint(RUN_AS_ROOT),
+            PrivilegeError::Unreachable { .. } => {
+                made.with_hint("every directory above it must let that user through: `chmod o+x`")
+            }
             _ => made,
         }
     }

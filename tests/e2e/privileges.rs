@@ -31,6 +31,7 @@ use crate::Named;
 
 pub(crate) const SCENARIOS: &[Named] = &[
     ("a_user_of_its_own_is_enough", a_user_of_its_own),
+    ("a_user_that_cannot_get_there_is_told", cannot_get_there),
     ("as_root_it_keeps_little", as_root),
     ("foreign_users_get_no_answer_from_the_router", foreign_users),
     ("a_service_manager_hears_of_it", service_manager),
@@ -92,6 +93,7 @@ fn a_user_of_its_own(stage: &Stage) -> anyhow::Result<()> {
     let refused = Wire::connect_tcp(router.address())?.log_in(late.login());
     ensure!(refused.is_err(), "lets in after `pgs disable`");
     let doctor = process::run(router.command().args(["doctor"]), LIMIT)?;
+    ensure!(doctor.status.success(), "it finds a fault: {doctor:?}");
     let mut lines = doctor.stdout.lines();
     let line = lines.find(|line| line.starts_with("router's privileges"));
     let expected = format!("user {SERVICE}, no capabilities");
@@ -149,6 +151,18 @@ fn serves(stage: &Stage, router: &Router, tenant: &Tenant<'_>) -> anyhow::Result
     let answer = wire.until_ready()?;
     let states: Vec<_> = answer.iter().filter_map(Message::sqlstate).collect();
     ensure!(states == ["57014"], "{states:?}");
+    Ok(())
+}
+
+fn cannot_get_there(stage: &Stage) -> anyhow::Result<()> {
+    let installation = Installation::start(stage.path())?;
+    fs::set_permissions(installation.scratch(""), Permissions::from_mode(0o700))?;
+    let started = start_as_service(&installation);
+    let said = format!("{:#}", started.err().context("it serves")?);
+    ensure!(
+        said.contains("cannot reach") && said.contains("chmod o+x"),
+        "{said}"
+    );
     Ok(())
 }
 

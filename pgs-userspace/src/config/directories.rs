@@ -33,9 +33,20 @@ impl Directories {
         &self.run
     }
 
-    /// The registry of tenants, an SQLite file.
+    /// The registry of tenants, an SQLite file. In a directory of its own: a router that runs as
+    /// another user makes files beside it, and is to make none beside anything else.
     pub fn registry(&self) -> PathBuf {
+        self.registry_directory().join("registry.sqlite")
+    }
+
+    /// Where earlier versions had it.
+    pub fn former_registry(&self) -> PathBuf {
         self.state.join("registry.sqlite")
+    }
+
+    /// Where the registry lies.
+    pub fn registry_directory(&self) -> PathBuf {
+        self.state.join("registry")
     }
 
     /// The socket on which `pgs serve` answers the commands.

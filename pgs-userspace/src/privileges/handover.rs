@@ -62,9 +62,11 @@ pub(super) fn prepare(directories: &Directories, user: &ServiceUser) -> Result<(
         owner: user.uid,
         ..root(mode)
     };
-    // Set-group-ID: what commands make in it is the group's too. Sticky: the registry's files
-    // beside the registry may be the user's, but nothing of root's can be taken away.
-    directory(directories.state(), root(0o3770))?;
+    // Set-group-ID: what commands make in it is the group's too.
+    directory(directories.state(), root(0o2750))?;
+    // SQLite's files beside the registry may be the user's. Not sticky: with
+    // `fs.protected_regular` = 2 (Debian) root could then not open them.
+    directory(&directories.registry_directory(), root(0o2770))?;
     directory(&directories.sockets(), root(0o710))?;
     directory(&directories.locks(), root(0o700))?;
     // Made as root: then it stays root's.
@@ -192,10 +194,12 @@ mod tests {
         // Twice: a restart does it again.
         for _ in 0..2 {
             prepare(&directories, &user).unwrap();
-            assert_eq!(seen(directories.state()), (0, 4343, 0o3770));
+            assert_eq!(seen(directories.state()), (0, 4343, 0o2750));
             assert_eq!(seen(&directories.sockets()), (0, 4343, 0o710));
             assert_eq!(seen(&directories.locks()), (0, 4343, 0o700));
             assert_eq!(seen(&directories.registry()), (0, 4343, 0o660));
+            let beside = directories.registry_directory();
+            assert_eq!(seen(&beside), (0, 4343, 0o2770));
             assert_eq!(seen(&directories.certificates()), (0, 4343, 0o2750));
             assert_eq!(seen(&key), (0, 4343, 0o640));
             assert_eq!(seen(directories.run()), (4242, 4343, 0o750));

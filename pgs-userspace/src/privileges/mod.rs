@@ -10,6 +10,7 @@ mod user;
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
 use caps::CapSet;
 use caps::Capability;
@@ -63,6 +64,16 @@ pub enum PrivilegeError {
     /// A directory cannot be handed over to the user.
     #[error(transparent)]
     Handover(#[from] HandoverError),
+    /// The user cannot get to what was handed over to it.
+    #[error("user `{user}` cannot reach `{path}`: {error}")]
+    Unreachable {
+        /// Who.
+        user: String,
+        /// What.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// A system call failed.
     #[error("{call}: {error}")]
     System {
@@ -100,6 +111,14 @@ pub fn confine(
         handover::prepare(directories, user)?;
         drop_bounding_set()?;
         become_user(user)?;
+        for path in [directories.registry(), directories.run().to_owned()] {
+            // Not the file itself: a directory above it may let nobody through.
+            std::fs::metadata(&path).map_err(|error| PrivilegeError::Unreachable {
+                user: user.name.clone(),
+                path,
+                error,
+            })?;
+        }
     } else if geteuid().is_root() {
         drop_bounding_set()?;
     }
@@ -175,21 +194,14 @@ pub struct Held {
 impl fmt::Display for Held {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            uid,
-            capabilities,
-            no_new_privileges,
+            uid, capabilities, ..
         } = self;
         let held = match capabilities.len() {
             0 => "no capabilities".to_owned(),
             1..=CAPABILITIES_SHOWN_MAX => capabilities.join(", "),
             more => format!("{more} capabilities"),
         };
-        let bound = if *no_new_privileges {
-            ""
-        } else {
-            ", new privileges possible"
-        };
-        write!(formatter, "user {uid}, {held}{bound}")
+        write!(formatter, "user {uid}, {held}")
     }
 }
 
@@ -255,6 +267,20 @@ mod tests {
         assert_eq!(names(0xc0_0000_1400), expected);
         assert_eq!(parse("CapPrm:\tx\nNoNewPrivs:\t1\n"), None);
         assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn the_unit_grants_what_starting_needs() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/pgs.service");
+        let unit = std::fs::read_to_string(path).unwrap();
+        let mut needed = NEEDED_TO_START.map(|(one, _)| one.to_string());
+        needed.sort();
+        for setting in ["AmbientCapabilities=", "CapabilityBoundingSet="] {
+            let lines = unit.lines().filter_map(|line| line.strip_prefix(setting));
+            let mut granted: Vec<_> = lines.flat_map(str::split_whitespace).collect();
+            granted.sort_unstable();
+            assert_eq!(granted, needed, "{setting}");
+        }
     }
 
     #[test]

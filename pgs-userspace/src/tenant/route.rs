@@ -335,7 +335,8 @@ mod tests {
         assert!(table.find("old", "x").unwrap().is_some());
         drop(table.take().unwrap());
         for suffix in ["", "-wal", "-shm"] {
-            let path = directories.state().join(format!("registry.sqlite{suffix}"));
+            let file = format!("registry.sqlite{suffix}");
+            let path = directories.registry_directory().join(file);
             if path.exists() {
                 std::fs::remove_file(path).unwrap();
             }

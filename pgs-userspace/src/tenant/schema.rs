@@ -1,10 +1,9 @@
 //! The registry's file: how it is made, opened and kept apart from newer versions of itself.
 
-use std::fs::DirBuilder;
+use std::fs::File;
 use std::fs::OpenOptions;
 use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -15,6 +14,7 @@ use nix::fcntl::OFlag;
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
 
+use crate::config::directories;
 use crate::config::directories::Directories;
 use crate::config::limits::REGISTRY_BUSY_DEADLINE;
 use crate::tenant::registry::RegistryError;
@@ -57,6 +57,8 @@ const SETTINGS: &str = "
 pub(super) fn open_writable(directories: &Directories) -> Result<Connection, RegistryError> {
     let path = directories.registry();
     make_directory(directories.state())?;
+    make_directory(&directories.registry_directory())?;
+    take_over_former(directories)?;
     let connection = open(&path, OpenFlags::SQLITE_OPEN_CREATE)?;
     if (0..VERSION).contains(&version(&connection, &path)?) {
         migrate(&connection, &path)?;
@@ -79,14 +81,12 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, RegistryError> {
 }
 
 fn make_directory(path: &Path) -> Result<(), RegistryError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| RegistryError::Directory {
-            path: path.to_owned(),
-            source,
-        })
+    directories::make(path, 0o700).map_err(directory_failed(path))
+}
+
+fn directory_failed(path: &Path) -> impl FnOnce(io::Error) -> RegistryError {
+    let path = path.to_owned();
+    move |source| RegistryError::Directory { path, source }
 }
 
 fn open(path: &Path, extra: OpenFlags) -> Result<Connection, RegistryError> {
@@ -95,7 +95,13 @@ fn open(path: &Path, extra: OpenFlags) -> Result<Connection, RegistryError> {
         path: path.to_owned(),
         source,
     };
-    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    // No link in its place: who may write to its directory is not to say what root opens. Links on
+    // the way to the directory are the administrator's.
+    let parent = path.parent().and_then(|parent| parent.canonicalize().ok());
+    let name = path.file_name().unwrap_or_default();
+    let real = parent.map_or_else(|| path.to_owned(), |parent| parent.join(name));
+    let flags = flags | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(real, flags).map_err(failed)?;
     connection
         .busy_timeout(REGISTRY_BUSY_DEADLINE)
         .map_err(failed)?;
@@ -106,11 +112,8 @@ fn open(path: &Path, extra: OpenFlags) -> Result<Connection, RegistryError> {
     Ok(connection)
 }
 
-/// Takes the steps that are missing, all or none of them.
-///
-/// Under a file lock: switching to write-ahead logging fails at once, whatever the busy timeout,
-/// where another process does the same.
-fn migrate(connection: &Connection, path: &Path) -> Result<(), RegistryError> {
+/// One process at a time makes, moves or changes the registry as such.
+fn lock(path: &Path) -> Result<Flock<File>, RegistryError> {
     let lock_path = path.with_extension("lock");
     let lock_failed = |source| RegistryError::Directory {
         path: lock_path.clone(),
@@ -124,8 +127,42 @@ fn migrate(connection: &Connection, path: &Path) -> Result<(), RegistryError> {
         .custom_flags(OFlag::O_NOFOLLOW.bits())
         .open(&lock_path)
         .map_err(lock_failed)?;
-    let _guard = Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| lock_failed(io::Error::from(errno)))?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| lock_failed(io::Error::from(errno)))
+}
+
+/// Earlier versions had the file in the state directory itself. It is moved whole: what lies in its
+/// write-ahead log is written into it before.
+fn take_over_former(directories: &Directories) -> Result<(), RegistryError> {
+    let (former, path) = (directories.former_registry(), directories.registry());
+    if !former.exists() {
+        return Ok(());
+    }
+    let _guard = lock(&path)?;
+    if path.exists() || !former.exists() {
+        return Ok(());
+    }
+    let connection = open(&former, OpenFlags::empty())?;
+    let left: i64 = connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+        .map_err(RegistryError::query(&former, "PRAGMA wal_checkpoint"))?;
+    drop(connection);
+    let mut log = former.clone().into_os_string();
+    log.push("-wal");
+    if left != 0 || Path::new(&log).exists() {
+        let busy = io::Error::other("an earlier version of pgs has it open: end it first");
+        return Err(directory_failed(&former)(busy));
+    }
+    std::fs::rename(&former, &path).map_err(directory_failed(&path))?;
+    share_with_group(&path)
+}
+
+/// Takes the steps that are missing, all or none of them.
+///
+/// Under a file lock: switching to write-ahead logging fails at once, whatever the busy timeout,
+/// where another process does the same.
+fn migrate(connection: &Connection, path: &Path) -> Result<(), RegistryError> {
+    let _guard = lock(path)?;
     let found = version(connection, path)?;
     let Some(missing) = usize::try_from(found).ok().and_then(|at| STEPS.get(at..)) else {
         return Ok(());
@@ -147,12 +184,14 @@ fn migrate(connection: &Connection, path: &Path) -> Result<(), RegistryError> {
 /// The group of the directory is that of a router which runs as its own user; SQLite gives the
 /// files beside the registry the same mode.
 fn share_with_group(path: &Path) -> Result<(), RegistryError> {
-    std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(|source| {
-        RegistryError::Directory {
-            path: path.to_owned(),
-            source,
-        }
-    })
+    let share = || {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
+            .open(path)?;
+        file.set_permissions(Permissions::from_mode(0o660))
+    };
+    share().map_err(directory_failed(path))
 }
 
 fn version(connection: &Connection, path: &Path) -> Result<i64, RegistryError> {
@@ -176,13 +215,25 @@ fn check_version(connection: &Connection, path: &Path) -> Result<(), RegistryErr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_in_its_place_is_not_opened() {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories::new(root.path().join("state"), root.path().join("run"));
+        std::fs::create_dir_all(directories.registry_directory()).unwrap();
+        let outside = root.path().join("outside");
+        std::fs::write(&outside, "").unwrap();
+        std::os::unix::fs::symlink(&outside, directories.registry()).unwrap();
+        assert!(open_writable(&directories).is_err());
+        assert_eq!(std::fs::metadata(&outside).unwrap().len(), 0);
+    }
     use crate::tenant::id::TenantId;
     use crate::tenant::registry::Registry;
 
     /// As the first version of pgs left it.
     fn version_1(directories: &Directories) {
         make_directory(directories.state()).unwrap();
-        let connection = Connection::open(directories.registry()).unwrap();
+        let connection = Connection::open(directories.former_registry()).unwrap();
         connection
             .pragma_update(None, "journal_mode", "WAL")
             .unwrap();

@@ -38,7 +38,7 @@ fn check_held(name: &'static str, held: &Held) -> Check {
 /// What the router holds while it serves: once it has begun it needs nothing.
 pub(super) fn check_of_router(held: &Held) -> Check {
     const NAME: &str = "router's privileges";
-    if held.uid == 0 || (held.capabilities.is_empty() && held.no_new_privileges) {
+    if held.no_new_privileges && (held.uid == 0 || held.capabilities.is_empty()) {
         return Check::good(NAME, held.to_string());
     }
     let hint = "it has not given everything up: restart `pgs serve`, and report what it logs";
