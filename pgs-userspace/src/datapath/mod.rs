@@ -11,8 +11,10 @@ pub mod handover;
 pub mod kernel;
 pub mod meter;
 mod pump;
+mod reach;
 mod session;
 mod socket;
+mod succession;
 mod token;
 pub(crate) mod unsent;
 mod worker;
@@ -39,8 +41,8 @@ use kernel::KernelBytes;
 use kernel::KernelPath;
 use kernel::Place;
 use meter::Meter;
-use worker::WorkerHandle;
-use worker::WorkerReach;
+use reach::WorkerHandle;
+use reach::WorkerReach;
 
 use crate::config::limits::NOTICES_WAIT;
 use crate::config::limits::RELEASE_DEADLINE;
@@ -332,7 +334,7 @@ fn follow_notices(
                 }
             });
             if let Err(error) = told {
-                tracing::error!(%error, "poll of the verdict's notices failed; clients may have to wait");
+                tracing::error!(%error, "poll of the verdict's notices failed; clients may wait");
                 return;
             }
         }

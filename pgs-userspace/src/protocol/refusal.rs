@@ -352,10 +352,13 @@ impl Refusal {
             }
             Self::Draining | Self::RouterEnding => "Try again once it has been started again.",
             Self::RouterFault => "Try again; the administrator can see why in the router's log.",
-            Self::MalformedStartup => {
-                "Check that client and server agree on the protocol, and that nothing in between \
-                 changes the bytes."
-            }
+            other => other.hint_about_bytes(),
+        }
+    }
+
+    /// Of what is wrong with what arrived, and not with who it comes from.
+    fn hint_about_bytes(&self) -> &'static str {
+        match self {
             Self::DataAfterSslRequest | Self::DataAfterGssRequest => {
                 "A client waits for the answer to its request before it sends more."
             }
@@ -370,6 +373,11 @@ impl Refusal {
             Self::NoProxyHeader => {
                 "Connections from this address are a load balancer's: have it send the header, or \
                  take its address out of `[proxy_protocol] trusted`."
+            }
+            // What is left is `MalformedStartup`.
+            _ => {
+                "Check that client and server agree on the protocol, and that nothing in between \
+                 changes the bytes."
             }
         }
     }

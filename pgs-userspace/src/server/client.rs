@@ -14,9 +14,9 @@ use tokio::net::UnixStream;
 use super::connection::FrontDoor;
 use super::counters::Counters;
 use super::encryption::SecureStream;
+use super::lease::SessionLease;
 use super::secure_relay;
 use super::sessions::Session;
-use super::sessions::SessionLease;
 use crate::datapath::handover::Handover;
 
 /// A client's connection, in the clear or encrypted.

@@ -17,6 +17,7 @@ mod encryption;
 mod entrance;
 mod idle;
 mod keeping;
+mod lease;
 mod listener;
 mod login;
 mod namespace;

@@ -182,30 +182,21 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let table = Arc::new(left.table);
     door.sessions.keeping.begin(&survival.kept, &table);
     outliving.resume(held, &table);
-    let listen = addresses(&listeners);
-    let configuration_file = settings
-        .configuration_file
-        .as_ref()
-        .map(|file| file.display().to_string());
-    let mut tasks = JoinSet::new();
     let process = Arc::new(Process {
         begun,
-        listen,
+        listen: addresses(&listeners),
         kept: survival.kept.clone(),
-        configuration_file,
+        configuration_file: settings
+            .configuration_file
+            .as_ref()
+            .map(|file| file.display().to_string()),
     });
-    let told = Arc::clone(&process);
-    tasks.spawn(admin::serve(Arc::clone(&door), told, admin_listener));
-    tasks.spawn(idle::watch(Arc::clone(&door)));
-    let mut accepting = Accepting::start(&door, listeners, budget.arrivals);
     announce(&door, sessions_max, &process);
-    let ending = tokio::select! {
-        () = stop.first() => Ending::Stop,
-        () = accepting.until_handed_over(&mut survival, &outliving) => Ending::HandedOver,
-    };
-    accepting.stop().await;
-    // Whoever has accepted the last connections closes the listeners with this.
-    drop(accepting);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
+    tasks.spawn(idle::watch(Arc::clone(&door)));
+    let accepting = Accepting::start(&door, listeners, budget.arrivals);
+    let ending = serve(accepting, &mut stop, &mut survival, &outliving).await;
     let drain_deadline = configuration.serve.drain_deadline.0;
     if ending == Ending::HandedOver {
         // The sockets under these names are the other router's now.
@@ -220,6 +211,22 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     tasks.shutdown().await;
     survival.end().await;
     std::fs::remove_file(&admin_path).map_err(system("unlink", &admin_path))
+}
+
+/// Accepts connections until it is over, and why it is.
+async fn serve(
+    mut accepting: Accepting,
+    stop: &mut StopSignals,
+    survival: &mut Survival,
+    outliving: &KernelSessions,
+) -> Ending {
+    let ending = tokio::select! {
+        () = stop.first() => Ending::Stop,
+        () = accepting.until_handed_over(survival, outliving) => Ending::HandedOver,
+    };
+    // Whoever has accepted the last connections closes the listeners with this.
+    accepting.stop().await;
+    ending
 }
 
 /// Why this router does not serve any longer.

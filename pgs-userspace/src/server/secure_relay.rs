@@ -25,10 +25,10 @@ use tokio::time::Sleep;
 use tokio::time::sleep;
 use tokio::time::timeout;
 
+use super::lease::SessionLease;
 use super::secure_flow::Flow;
 use super::secure_flow::FlowError;
 use super::sessions::Session;
-use super::sessions::SessionLease;
 use crate::config::limits::CLOSE_LINGER;
 use crate::datapath::handover::CloseReason;
 use crate::datapath::handover::Lease as _;

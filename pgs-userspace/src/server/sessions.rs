@@ -16,12 +16,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::cancel::Registered;
 use super::keeping::Keeping;
+use super::lease::SessionLease;
 use crate::datapath::DataPath;
 use crate::datapath::handover::CloseReason;
-use crate::datapath::handover::Lease;
-use crate::datapath::handover::SessionSockets;
 use crate::datapath::meter::Meter;
 use crate::protocol::refusal::Refusal;
 use crate::tenant::id::TenantId;
@@ -208,12 +206,24 @@ impl Sessions {
             self.bounded_by_idleness.fetch_add(1, Relaxed);
         }
         self.id_shard(id).insert(id, Arc::clone(&session));
-        SessionLease {
-            sessions: Arc::clone(self),
-            session,
-            cancel: None,
-            data_path: None,
+        SessionLease::new(Arc::clone(self), session)
+    }
+
+    /// The session is over: its place is another's.
+    pub(super) fn forget(&self, session: &Session) {
+        self.id_shard(session.id).remove(&session.id);
+        let mut counts = self.tenant_shard(&session.tenant);
+        if let Some(count) = counts.get_mut(&session.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&session.tenant);
+            }
         }
+        drop(counts);
+        if session.idle_timeout.is_some() {
+            self.bounded_by_idleness.fetch_sub(1, Relaxed);
+        }
+        self.live.fetch_sub(1, Relaxed);
     }
 
     /// Those of one tenant, or all, in the order of their ids.
@@ -283,100 +293,6 @@ impl Sessions {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code that holds one of these locks can leave its table half-changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A session's place: gone when this is dropped.
-#[derive(Debug)]
-pub(super) struct SessionLease {
-    sessions: Arc<Sessions>,
-    session: Arc<Session>,
-    cancel: Option<Registered>,
-    data_path: Option<Arc<DataPath>>,
-}
-
-impl SessionLease {
-    pub(super) fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-
-    /// The backend has said by what it can be cancelled.
-    pub(super) fn learn_key(&mut self, registered: Registered) {
-        self.cancel = Some(registered);
-    }
-
-    /// From here on the data path moves the session's bytes.
-    pub(super) fn hand_over(mut self, data_path: Arc<DataPath>) -> Box<dyn Lease> {
-        self.data_path = Some(data_path);
-        Box::new(self)
-    }
-}
-
-impl Lease for SessionLease {
-    fn owner(&self) -> &str {
-        self.session.tenant.as_str()
-    }
-
-    fn goes_on_alone(&self, place: u32, sockets: SessionSockets<'_>) {
-        let key = self.cancel.as_ref().map(Registered::key);
-        self.sessions
-            .keeping
-            .keep(place, &self.session, key, sockets);
-    }
-
-    fn stays(&self, place: u32) {
-        let key = self.cancel.as_ref().map(Registered::key);
-        self.sessions.keeping.stay(place, &self.session, key);
-    }
-
-    fn needs_this_process(&self, place: u32) {
-        self.sessions.keeping.let_go(place);
-    }
-
-    fn released(self: Box<Self>) {
-        tracing::debug!(session = self.session.id, "left to another router");
-    }
-
-    fn closed(self: Box<Self>, reason: CloseReason) {
-        let Session {
-            id, tenant, meter, ..
-        } = self.session.as_ref();
-        let in_kernel = self
-            .data_path
-            .as_ref()
-            .map(|path| path.kernel_bytes(meter))
-            .unwrap_or_default();
-        tracing::info!(
-            session = id,
-            %tenant,
-            path = self.session.path_name(),
-            bytes_to_backend = meter.relayed_to_backend() + in_kernel.to_backend,
-            bytes_to_client = meter.relayed_to_client() + in_kernel.to_client,
-            bytes_in_kernel = in_kernel.to_backend + in_kernel.to_client,
-            seconds = meter.age().as_secs_f64(),
-            %reason,
-            "session closed"
-        );
-    }
-}
-
-impl Drop for SessionLease {
-    fn drop(&mut self) {
-        let Self {
-            sessions, session, ..
-        } = self;
-        sessions.id_shard(session.id).remove(&session.id);
-        if session.idle_timeout.is_some() {
-            sessions.bounded_by_idleness.fetch_sub(1, Relaxed);
-        }
-        let mut counts = sessions.tenant_shard(&session.tenant);
-        if let Some(count) = counts.get_mut(&session.tenant) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&session.tenant);
-            }
-        }
-        sessions.live.fetch_sub(1, Relaxed);
-    }
 }
 
 #[cfg(test)]

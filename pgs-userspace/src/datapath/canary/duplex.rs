@@ -33,8 +33,8 @@ use crate::datapath::kernel::Notices;
 use crate::datapath::kernel::Ways;
 use crate::datapath::meter::Meter;
 use crate::datapath::meter::Path;
-use crate::datapath::worker::WorkerHandle;
-use crate::datapath::worker::WorkerReach;
+use crate::datapath::reach::WorkerHandle;
+use crate::datapath::reach::WorkerReach;
 
 /// What a stream writes and reads at once, in bytes.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -114,8 +114,8 @@ fn exercise(kernel: &KernelPath, worker: &WorkerHandle) -> Result<String, String
         return Err("small turns after a large one are not redirected".into());
     }
     Ok(format!(
-        "both ends waited after {queued} bytes, 2 x {CANARY_STREAM_BYTES} arrived in order, and the \
-         kernel took over again"
+        "both ends waited after {queued} bytes, 2 x {CANARY_STREAM_BYTES} arrived in order, and \
+         the kernel took over again"
     ))
 }
 
