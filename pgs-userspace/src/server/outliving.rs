@@ -79,8 +79,16 @@ impl Left {
 }
 
 impl KernelSessions {
+    /// Keeps what sessions need to go on, and goes on with those of the last router.
+    pub(super) fn begin(&self, held: Held, table: SessionTable) {
+        self.keep_maps();
+        let table = Arc::new(table);
+        self.door.sessions.keeping.begin(&self.kept, &table);
+        self.resume(held, &table);
+    }
+
     /// Goes on with what the last router has left, and ends what cannot go on.
-    pub(super) fn resume(&self, held: Held, table: &SessionTable) {
+    fn resume(&self, held: Held, table: &SessionTable) {
         let mut taken = others(table);
         let (mut resumed, mut lost) = (0_usize, 0_usize);
         for (slot, descriptors) in held.slots {
@@ -179,7 +187,7 @@ impl KernelSessions {
     }
 
     /// Keeps the maps, without which no session goes on.
-    pub(super) fn keep_maps(&self) {
+    fn keep_maps(&self) {
         let Kept::By(store) = &self.kept else {
             return;
         };

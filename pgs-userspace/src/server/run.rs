@@ -73,6 +73,13 @@ pub struct Settings {
     pub keeper: bool,
 }
 
+impl Settings {
+    fn configuration_file_name(&self) -> Option<String> {
+        let file = self.configuration_file.as_ref()?;
+        Some(file.display().to_string())
+    }
+}
+
 /// Why the router does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -178,18 +185,12 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         kept: survival.kept.clone(),
         directories: settings.directories.clone(),
     };
-    outliving.keep_maps();
-    let table = Arc::new(left.table);
-    door.sessions.keeping.begin(&survival.kept, &table);
-    outliving.resume(held, &table);
+    outliving.begin(held, left.table);
     let process = Arc::new(Process {
         begun,
         listen: addresses(&listeners),
         kept: survival.kept.clone(),
-        configuration_file: settings
-            .configuration_file
-            .as_ref()
-            .map(|file| file.display().to_string()),
+        configuration_file: settings.configuration_file_name(),
     });
     announce(&door, sessions_max, &process);
     let mut tasks = JoinSet::new();
