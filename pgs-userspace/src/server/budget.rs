@@ -14,6 +14,14 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// How many open files so many take.
+    pub fn descriptors(sessions: usize, arrivals: usize) -> usize {
+        let sessions = sessions.saturating_mul(DESCRIPTORS_PER_SESSION);
+        sessions
+            .saturating_add(arrivals)
+            .saturating_add(DESCRIPTORS_RESERVED)
+    }
+
     /// Within so many open files, at most so many of each. Sessions come first; what they leave is
     /// for arrivals, which are gone within seconds.
     pub fn within(descriptors: usize, sessions_max: usize, arrivals_max: usize) -> Self {
@@ -41,7 +49,9 @@ mod tests {
             );
             assert!(sessions > 0 && arrivals >= ARRIVALS_MIN);
         }
-        assert_eq!(Budget::within(20_000, 9_000, 4_096).sessions, 9_000);
+        let wanted = Budget::descriptors(9_000, 4_096);
+        let Budget { sessions, arrivals } = Budget::within(wanted, 9_000, 4_096);
+        assert_eq!((sessions, arrivals), (9_000, 4_096));
         assert_eq!(Budget::within(usize::MAX, 7, 4_096).sessions, 7);
         assert_eq!(Budget::within(usize::MAX, 7, 8).arrivals, 8);
     }

@@ -360,7 +360,8 @@ fn bind_all(
 /// What of the configured bounds the limit on open files has room for.
 fn budget(limits: &Limits) -> Budget {
     let (sessions_max, arrivals_max) = (limits.sessions_max, limits.arrivals_max);
-    let budget = Budget::within(raise_descriptor_limit(), sessions_max, arrivals_max);
+    let descriptors = raise_descriptor_limit(Budget::descriptors(sessions_max, arrivals_max));
+    let budget = Budget::within(descriptors, sessions_max, arrivals_max);
     if budget.sessions < sessions_max {
         let sessions_max = budget.sessions;
         tracing::info!(sessions_max, "sessions bounded by the limit on open files");
@@ -368,16 +369,20 @@ fn budget(limits: &Limits) -> Budget {
     budget
 }
 
-/// Raises the limit on open files as far as it goes; how many it allows.
-fn raise_descriptor_limit() -> usize {
+/// Raises the limit on open files to what is wanted, or as far as it goes; how many it allows.
+/// Beyond the hard limit it goes with CAP_SYS_RESOURCE.
+fn raise_descriptor_limit(wanted: usize) -> usize {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return usize::MAX;
     };
-    let limit = match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        Ok(()) => hard,
-        Err(_) => soft,
+    let wanted = wanted as u64;
+    let set = |limit: u64| setrlimit(Resource::RLIMIT_NOFILE, limit, limit).map(|()| limit);
+    let raised = if wanted > hard {
+        set(wanted).or_else(|_| set(hard))
+    } else {
+        set(hard)
     };
-    usize::try_from(limit).unwrap_or(usize::MAX)
+    usize::try_from(raised.unwrap_or(soft)).unwrap_or(usize::MAX)
 }
 
 pub(super) fn system(
