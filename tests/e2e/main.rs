@@ -25,6 +25,7 @@ mod replication;
 mod routing;
 mod runner;
 mod slow_client;
+mod survival;
 mod tls;
 
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ const MODULES: &[(&str, &[Named])] = &[
     ("crowd", crowd::SCENARIOS),
     ("lifecycle", lifecycle::SCENARIOS),
     ("drain", drain::SCENARIOS),
+    ("survival", survival::SCENARIOS),
 ];
 
 fn main() -> ExitCode {

@@ -3,7 +3,6 @@
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use anyhow::ensure;
 use pgs_tests::driver;
 use pgs_tests::process;
