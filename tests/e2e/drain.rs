@@ -1,4 +1,4 @@
-//! SIGTERM: the first one lets sessions end, the second one does not.
+//! SIGTERM: the first one lets sessions end, the second one does not. And SIGKILL.
 
 use std::thread;
 use std::time::Duration;
@@ -7,6 +7,8 @@ use std::time::Instant;
 use anyhow::Context as _;
 use anyhow::ensure;
 use nix::sys::signal::Signal;
+use pgs_tests::process;
+use pgs_tests::router::Router;
 use pgs_tests::stage::Stage;
 use pgs_tests::wire::Wire;
 
@@ -22,8 +24,8 @@ pub(crate) const SCENARIOS: &[Named] = &[
         the_second_sigterm_ends_at_once,
     ),
     (
-        "sigkill_leaves_nothing_behind",
-        sigkill_leaves_nothing_behind,
+        "killed_routers_leave_nothing_behind",
+        killed_routers_leave_nothing_behind,
     ),
 ];
 
@@ -82,16 +84,54 @@ fn the_second_sigterm_ends_at_once(stage: &Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A router on the same run directory starts again after the last one was killed.
-fn sigkill_leaves_nothing_behind(stage: &Stage) -> anyhow::Result<()> {
+/// SIGKILL, which leaves it no time for anything.
+pub(crate) fn kill(router: &mut Router) -> anyhow::Result<()> {
+    router.signal(Signal::SIGKILL)?;
+    router.wait(PROMPT)?.context("it outlives SIGKILL")?;
+    Ok(())
+}
+
+/// The keeper's process id.
+pub(crate) fn keeper_of(router: &Router) -> anyhow::Result<u32> {
+    let survival = &router.status()?["survival"];
+    let process_id = survival["process_id"].as_u64();
+    let process_id = process_id.with_context(|| format!("no keeper: {survival}"))?;
+    Ok(u32::try_from(process_id)?)
+}
+
+/// Waits until nothing of a router is left in its run directory, nor its keeper.
+pub(crate) fn until_gone(router: &Router, keeper: u32, limit: Duration) -> anyhow::Result<()> {
+    process::eventually("the keeper has ended", limit, || {
+        Ok((!process::is_alive(keeper)).then_some(()))
+    })?;
+    let socket = router.run_directory().join("keeper.sock");
+    ensure!(!socket.exists(), "{} stays", socket.display());
+    Ok(())
+}
+
+/// A router starts again where one was killed, as often as that happens; and when one has ended in
+/// order, nothing is left of any.
+fn killed_routers_leave_nothing_behind(stage: &Stage) -> anyhow::Result<()> {
     let login = stage.alpha()?;
-    for _ in 0..2 {
-        let mut router = stage.installation()?.second_router("killed")?;
+    let mut router = stage.installation()?.second_router("killed")?;
+    let keeper = keeper_of(&router)?;
+    for round in 0..2 {
         let mut wire = Wire::connect_tcp(router.address())?;
         wire.log_in(login)?;
         ensure!(wire.query_value("select 1")? == "1");
-        router.signal(Signal::SIGKILL)?;
-        router.wait(PROMPT)?;
+        kill(&mut router)?;
+        drop(wire);
+        let log = format!("{round}.log");
+        router = router.successor(&log, &["--path", stage.path().as_str()])?;
+        ensure!(keeper_of(&router)? == keeper, "another keeper");
     }
-    Ok(())
+    process::eventually("the sessions of the killed are gone", PROMPT, || {
+        Ok(router.sessions(&login.user)?.is_empty().then_some(()))
+    })?;
+    router.signal(Signal::SIGTERM)?;
+    let ended = router.wait(PROMPT)?.context("it goes on")?;
+    ensure!(ended.success(), "{ended}: {}", router.log());
+    let socket = router.run_directory().join("admin.sock");
+    ensure!(!socket.exists(), "{} stays", socket.display());
+    until_gone(&router, keeper, PROMPT)
 }

@@ -32,6 +32,7 @@ mod replication;
 mod routing;
 mod runner;
 mod slow_client;
+mod survival;
 mod tls;
 
 use std::process::ExitCode;
@@ -66,6 +67,7 @@ const MODULES: &[(&str, &[Named])] = &[
     ("privileges", privileges::SCENARIOS),
     ("lifecycle", lifecycle::SCENARIOS),
     ("drain", drain::SCENARIOS),
+    ("survival", survival::SCENARIOS),
 ];
 
 fn main() -> ExitCode {

@@ -23,6 +23,7 @@ use pgs::keeper::store::Event;
 use pgs::keeper::store::Slot;
 use pgs::keeper::store::StoreError;
 use pgs_tests::process::eventually;
+pub(crate) use pgs_tests::process::is_alive;
 use tempfile::TempDir;
 
 use crate::stand_in::launch;
@@ -128,13 +129,6 @@ impl Ground {
         ensure!(inquire(self.run())?.is_none(), "somebody answers");
         Ok(())
     }
-}
-
-/// Whether a process runs. One that has ended and is not reaped yet does not.
-pub(crate) fn is_alive(process_id: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{process_id}/stat")).unwrap_or_default();
-    let state = stat.rsplit(") ").next().unwrap_or_default().chars().next();
-    !matches!(state, None | Some('Z' | 'X'))
 }
 
 /// How many descriptors a process has open.

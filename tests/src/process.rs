@@ -1,5 +1,6 @@
 //! A subprocess with a time limit, and what came out of it.
 
+use std::fs;
 use std::io::Read;
 use std::io::Write;
 use std::process::Child;
@@ -117,6 +118,13 @@ pub fn eventually<T>(
         ensure!(Instant::now() < deadline, "{what}: not within {limit:?}");
         thread::sleep(POLL * 4);
     }
+}
+
+/// Whether a process runs. One that has ended and is not reaped yet does not.
+pub fn is_alive(process_id: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process_id}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().unwrap_or_default().chars().next();
+    !matches!(state, None | Some('Z' | 'X'))
 }
 
 fn collect(pipe: Option<impl Read + Send + 'static>) -> Option<JoinHandle<String>> {

@@ -81,8 +81,23 @@ impl Router {
     /// Starts one with these arguments of `pgs serve` and waits until it serves.
     pub fn start_with(state: &Path, run: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
         fs::create_dir_all(run)?;
-        let address = free_address()?;
-        let log = run.join("serve.log");
+        Self::start_at(free_address()?, state, run, "serve.log", arguments)
+    }
+
+    /// Starts another one in its place, with the same directories and address: after its end, or
+    /// with `--take-over` among the arguments. Its log has this name in the run directory.
+    pub fn successor(&self, log: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_at(self.address, &self.state, &self.run, log, arguments)
+    }
+
+    fn start_at(
+        address: SocketAddr,
+        state: &Path,
+        run: &Path,
+        log: &str,
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
+        let log = run.join(log);
         let (stdout, stderr) = (
             File::create(&log)?,
             File::options().append(true).open(&log)?,
@@ -110,7 +125,9 @@ impl Router {
             if let Some(status) = router.child.try_wait()? {
                 bail!("`pgs serve` ended with {status}:\n{}", router.log());
             }
-            Ok(router.status().ok())
+            // Where it takes over, another one answers first.
+            let own = |status: &Value| status["pid"] == router.child.id();
+            Ok(router.status().ok().filter(own))
         })
         .with_context(|| format!("its log:\n{}", router.log()))?;
         Ok(router)
@@ -119,6 +136,11 @@ impl Router {
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its run directory.
+    pub fn run_directory(&self) -> &Path {
+        &self.run
     }
 
     /// Process id of `pgs serve`.
