@@ -64,6 +64,11 @@ impl Installation {
         self.root.join("serve.log")
     }
 
+    /// Where a file that is needed for a moment can be put.
+    pub(super) fn scratch(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
     /// Runs a verb and gives what it printed.
     pub(super) fn run(&self, arguments: &[&str]) -> Result<String> {
         process::output(self.pgs().args(arguments))

@@ -2,6 +2,7 @@
 //! to be tried until Ctrl-C.
 
 mod installation;
+mod kill;
 mod router;
 mod session;
 mod signals;
@@ -29,6 +30,9 @@ pub(crate) struct DemoArgs {
     /// End after the showing instead of waiting for Ctrl-C
     #[arg(long)]
     once: bool,
+    /// Also kill the router while pgbench works, start it again, and show that nothing was lost
+    #[arg(long)]
+    kill: bool,
 }
 
 pub(crate) fn run(args: &DemoArgs) -> Result<()> {
@@ -40,8 +44,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let installation = Installation::new(binary, image)?;
 
     heading("demo");
-    let router = Router::start(&installation, args.port)?;
-    let shown = show(&installation, &router, &interrupts, args.once);
+    let mut router = Router::start(&installation, args.port)?;
+    let shown = show(&installation, &mut router, &interrupts, args);
     let stopped = stop(&installation, router);
     shown.and(stopped)
 }
@@ -65,9 +69,9 @@ fn build() -> Result<PathBuf> {
 
 fn show(
     installation: &Installation,
-    router: &Router,
+    router: &mut Router,
     interrupts: &Interrupts,
-    once: bool,
+    args: &DemoArgs,
 ) -> Result<()> {
     let password = installation.ensure_tenant(TENANT)?;
     heading("the tenant: pgs list");
@@ -88,6 +92,11 @@ fn show(
     report::line("");
     sight.explain(&installation.router_reason());
 
+    if args.kill {
+        heading("the router is killed while pgbench works");
+        kill::show(installation, router, &password)?;
+    }
+
     heading("to try it yourself");
     let port = router.port();
     report::line(format_args!(
@@ -98,7 +107,7 @@ fn show(
         "  the router's log: {}",
         router.log().display()
     ));
-    if !once {
+    if !args.once {
         report::line("\nServing until Ctrl-C.");
         interrupts.wait_while(|| router.is_running())?;
     }

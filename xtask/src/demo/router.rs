@@ -5,9 +5,10 @@ use crate::report::Step;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use std::cell::RefCell;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -15,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const STANDARD_PORT: u16 = 5432;
-/// From start to the first accepted connection, canaries included.
+/// From start to the first answer, canaries included.
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// From SIGTERM to the end, a drain included.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
@@ -31,12 +32,24 @@ pub(super) struct Router {
 }
 
 impl Router {
-    /// Starts it, and returns when it accepts connections.
+    /// Starts it, and returns when it serves.
     pub(super) fn start(installation: &Installation, port: Option<u16>) -> Result<Self> {
-        let step = Step::new("router");
         let port = port.map_or_else(free_port, Ok)?;
         let log = installation.log_path();
-        let file = File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        Self::launch(installation, port, log)
+    }
+
+    /// Starts another one in the place of one that has ended; it goes on with its log.
+    pub(super) fn start_again(&mut self, installation: &Installation) -> Result<()> {
+        *self = Self::launch(installation, self.port, self.log.clone())?;
+        Ok(())
+    }
+
+    fn launch(installation: &Installation, port: u16, log: PathBuf) -> Result<Self> {
+        let step = Step::new("router");
+        let file = File::options().append(true).open(&log);
+        let file = file.with_context(|| format!("open {}", log.display()))?;
         step.doing(format_args!("pgs serve on port {port}"));
         let child = installation
             .pgs()
@@ -60,7 +73,7 @@ impl Router {
             log,
         };
         let deadline = Instant::now() + START_LIMIT;
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        while !router.serves(installation) {
             if !router.is_running() || Instant::now() >= deadline {
                 bail!(
                     "`pgs serve` does not come up; its log ends with:\n    {}",
@@ -71,6 +84,25 @@ impl Router {
         }
         step.done(format_args!("pgs serve answers on 127.0.0.1:{port}"));
         Ok(router)
+    }
+
+    /// Whether it answers itself: its port is open while a keeper holds it, too.
+    fn serves(&self, installation: &Installation) -> bool {
+        let status = installation.run(&["status", "--json"]).unwrap_or_default();
+        serde_json::from_str::<Value>(&status)
+            .is_ok_and(|status| status["router"]["pid"] == self.process_id())
+    }
+
+    /// SIGKILL, which leaves it no time for anything.
+    pub(super) fn kill(&self) -> Result<()> {
+        let mut child = self.child.borrow_mut();
+        child.kill().context("send SIGKILL to `pgs serve`")?;
+        child.wait().context("wait for `pgs serve`")?;
+        Ok(())
+    }
+
+    pub(super) fn process_id(&self) -> u32 {
+        self.child.borrow().id()
     }
 
     pub(super) fn port(&self) -> u16 {

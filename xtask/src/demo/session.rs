@@ -10,8 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A result of about 20 MB, so that it is plain which way the bytes went.
-const LARGE_RESULT: &str = "SELECT repeat('x', 1000) FROM generate_series(1, 20000);";
+/// 5000 queries with 1 kB each as the answer, so that it is plain which way the bytes of small
+/// turns go.
+const QUERIES: &str = r"SELECT 'SELECT repeat(''x'', 1000)' FROM generate_series(1, 5000) \gexec";
 const MARK: &str = "-- end of the result --";
 /// How long the counters may take to show what psql has received.
 const COUNTERS_LIMIT: Duration = Duration::from_secs(5);
@@ -38,7 +39,7 @@ fn psql(port: u16, password: &str) -> Command {
     command
 }
 
-/// A psql that has received a large result and is still connected.
+/// A psql whose queries have been answered and that is still connected.
 pub(super) struct OpenSession {
     psql: Child,
 }
@@ -52,7 +53,7 @@ impl OpenSession {
             .spawn()
             .context("start psql")?;
         let stdin = psql.stdin.as_mut().context("psql has no stdin")?;
-        writeln!(stdin, "{LARGE_RESULT}\n\\echo {MARK}")?;
+        writeln!(stdin, "{QUERIES}\n\\echo {MARK}")?;
         stdin.flush()?;
         let stdout = psql.stdout.take().context("psql has no stdout")?;
         let arrived = BufReader::new(stdout)
@@ -61,7 +62,7 @@ impl OpenSession {
             .any(|line| line == MARK);
         let session = Self { psql };
         if !arrived {
-            bail!("psql ended before its result was there; its message is above");
+            bail!("psql ended before its results were there; its message is above");
         }
         Ok(session)
     }
@@ -75,7 +76,7 @@ impl OpenSession {
                 serde_json::from_str(&text).context("read what `pgs sessions --json` printed")?;
             if let Some(session) = value["sessions"].as_array().and_then(|all| all.first()) {
                 let sight = Sight::of(session);
-                if sight.to_client > 0 || Instant::now() >= deadline {
+                if sight.bytes > 0 || Instant::now() >= deadline {
                     return Ok(sight);
                 }
             } else if Instant::now() >= deadline {
@@ -109,7 +110,8 @@ impl Drop for OpenSession {
 pub(super) struct Sight {
     path: String,
     reason: Option<String>,
-    to_client: u64,
+    /// In both directions.
+    bytes: u64,
     in_kernel: u64,
 }
 
@@ -119,7 +121,7 @@ impl Sight {
         Self {
             path: session["path"].as_str().unwrap_or("unknown").to_owned(),
             reason: session["path_reason"].as_str().map(str::to_owned),
-            to_client: number("bytes_to_client"),
+            bytes: number("bytes_to_client") + number("bytes_to_backend"),
             in_kernel: number("bytes_in_kernel"),
         }
     }
@@ -128,14 +130,14 @@ impl Sight {
     pub(super) fn explain(&self, router_reason: &str) {
         if self.in_kernel > 0 {
             report::line(format_args!(
-                "  ✓ path {}: of {} bytes to the client the eBPF program redirected {}",
-                self.path, self.to_client, self.in_kernel
+                "  ✓ path {}: of {} bytes the eBPF program redirected {}",
+                self.path, self.bytes, self.in_kernel
             ));
         } else {
             report::line(format_args!(
-                "  – path {}: {} bytes to the client, none by the kernel: {}",
+                "  – path {}: {} bytes, none by the kernel: {}",
                 self.path,
-                self.to_client,
+                self.bytes,
                 self.reason.as_deref().unwrap_or(router_reason)
             ));
         }
@@ -150,11 +152,9 @@ mod tests {
     #[test]
     fn counters_are_read_from_the_report() {
         let sight = Sight::of(&json!({
-            "path": "kernel", "path_reason": null, "bytes_to_client": 7, "bytes_in_kernel": 5
+            "path": "kernel", "path_reason": null,
+            "bytes_to_client": 7, "bytes_to_backend": 2, "bytes_in_kernel": 5
         }));
-        assert_eq!(
-            (sight.to_client, sight.in_kernel, sight.reason),
-            (7, 5, None)
-        );
+        assert_eq!((sight.bytes, sight.in_kernel, sight.reason), (9, 5, None));
     }
 }
