@@ -8,6 +8,8 @@ mod layout;
 #[cfg(feature = "ebpf-log")]
 mod log;
 mod mapping;
+#[cfg(test)]
+mod model;
 mod notices;
 mod peer;
 mod place;
