@@ -1,4 +1,5 @@
-//! The verdict programs and the probe. On the host this crate is an empty shell, so that the workspace builds.
+//! The verdict programs and the probe. On the host this crate is an empty shell, so that the
+//! workspace builds.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 // `core::sync::atomic` has no read-modify-write for this target, though the processor has.
 #![cfg_attr(

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::admin::client::AdminError;
 use crate::container::error::ContainerError;
+use crate::privileges::PrivilegeError;
 use crate::tenant::id::InvalidTenantId;
 use crate::tenant::lock::LockError;
 use crate::tenant::password::PasswordError;
@@ -48,6 +49,8 @@ pub enum Kind {
     Diagnosis,
     /// A file of SQL that was to be run failed.
     Sql,
+    /// The configuration file cannot be used.
+    Configuration,
     /// Ctrl-C or SIGTERM.
     Interrupted,
 }
@@ -71,6 +74,7 @@ pub const EXIT_CODES: &[(Kind, u8, &str)] = &[
     (Kind::Declined, 15, "declined"),
     (Kind::Diagnosis, 16, "diagnosis"),
     (Kind::Sql, 17, "sql"),
+    (Kind::Configuration, 18, "configuration"),
     (Kind::Interrupted, 130, "interrupted"),
 ];
 
@@ -199,6 +203,19 @@ impl From<ContainerError> for Error {
 impl From<PasswordError> for Error {
     fn from(error: PasswordError) -> Self {
         Self::new(Kind::Usage, error.to_string()).with_hint(error.hint())
+    }
+}
+
+impl From<PrivilegeError> for Error {
+    fn from(error: PrivilegeError) -> Self {
+        let made = Self::new(Kind::PermissionDenied, error.to_string());
+        match error {
+            PrivilegeError::NotRoot { .. } => made.with_hint(RUN_AS_ROOT),
+            PrivilegeError::Unreachable { .. } => {
+                made.with_hint("every directory above it must let that user through: `chmod o+x`")
+            }
+            _ => made,
+        }
     }
 }
 

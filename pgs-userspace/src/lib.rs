@@ -8,6 +8,7 @@
 //! | [`datapath`] | moves a session's bytes, in the kernel or by relay | tenants, the protocol |
 //! | [`keeper`] | holds descriptors for the next router, outside this one | what they are for |
 //! | [`server`] | from accept to handover: startup, routing, access, cancel, drain | containers |
+//! | [`privileges`] | what the router may do on the machine, and giving it up | connections |
 //! | [`tls`] | certificates: their files, and which one a client is shown | tenants, sockets |
 //! | [`admin`] | what the commands and a running `pgs serve` say to each other | |
 //! | [`cli`], [`command`] | the verbs: their arguments, and what they do | |
@@ -22,6 +23,7 @@ pub mod datapath;
 pub mod error;
 pub mod keeper;
 pub mod output;
+pub mod privileges;
 pub mod protocol;
 pub mod server;
 pub mod tenant;

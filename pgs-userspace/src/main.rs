@@ -9,6 +9,7 @@ use pgs::command;
 use pgs::error::Error;
 use pgs::error::Kind;
 use pgs::output::Printer;
+use pgs::privileges;
 
 fn main() -> ExitCode {
     let printer = Printer::for_this_process();
@@ -45,7 +46,15 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, printer: Printer) -> Result<u8, Error> {
-    let runtime = tokio::runtime::Runtime::new()
+    // Before there is a second thread: what a thread may do it has from the one that starts it.
+    let serves = command::confine(&cli)?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all();
+    if serves {
+        builder.on_thread_start(privileges::relinquish_or_log);
+    }
+    let runtime = builder
+        .build()
         .map_err(|error| Error::new(Kind::Internal, format!("cannot start: {error}")))?;
     let result = runtime.block_on(command::run(cli, printer));
     // A thread that waits for a key on standard input must not keep the process alive.

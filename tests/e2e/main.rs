@@ -10,16 +10,23 @@
 //! - `PGS_TEST_FORBID_SKIP`: if set, a test that would be skipped fails.
 
 mod access;
+mod attack;
 mod bulk;
 mod cancel;
+mod client_address;
 mod closing;
 mod crowd;
 mod drain;
+mod enumeration;
 mod front_door;
 mod handover;
 mod indistinguishable;
+mod isolation;
 mod lifecycle;
+mod limits;
 mod notify;
+mod privileges;
+mod proxy_protocol;
 mod queries;
 mod replication;
 mod routing;
@@ -42,7 +49,11 @@ const MODULES: &[(&str, &[Named])] = &[
     ("front_door", front_door::SCENARIOS),
     ("indistinguishable", indistinguishable::SCENARIOS),
     ("access", access::SCENARIOS),
+    ("enumeration", enumeration::SCENARIOS),
+    ("limits", limits::SCENARIOS),
     ("cancel", cancel::SCENARIOS),
+    ("client_address", client_address::SCENARIOS),
+    ("proxy_protocol", proxy_protocol::SCENARIOS),
     ("notify", notify::SCENARIOS),
     ("handover", handover::SCENARIOS),
     ("closing", closing::SCENARIOS),
@@ -51,6 +62,9 @@ const MODULES: &[(&str, &[Named])] = &[
     ("replication", replication::SCENARIOS),
     ("tls", tls::SCENARIOS),
     ("crowd", crowd::SCENARIOS),
+    ("attack", attack::SCENARIOS),
+    ("isolation", isolation::SCENARIOS),
+    ("privileges", privileges::SCENARIOS),
     ("lifecycle", lifecycle::SCENARIOS),
     ("drain", drain::SCENARIOS),
     ("survival", survival::SCENARIOS),

@@ -1,5 +1,6 @@
 //! A state directory of its own with a router on it, and whether this machine can have one.
 
+use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -59,8 +60,33 @@ impl Installation {
 
     /// Another router on the same tenants, with a run directory and a port of its own.
     pub fn second_router(&self, name: &str) -> anyhow::Result<Router> {
+        self.second_router_with(name, &[])
+    }
+
+    /// The same, with these arguments of `pgs serve` besides.
+    pub fn second_router_with(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Router> {
         let directory = self.directory.path();
-        Router::start(&directory.join("state"), &directory.join(name), self.path)
+        let arguments = [&["--path", self.path.as_str()], arguments].concat();
+        Router::start_with(&directory.join("state"), &directory.join(name), &arguments)
+    }
+
+    /// The state directory.
+    pub fn state_directory(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    /// The same with this configuration file.
+    pub fn configured_router(&self, name: &str, configuration: &str) -> anyhow::Result<Router> {
+        let directory = self.directory.path();
+        let file = directory.join(format!("{name}.toml"));
+        fs::write(&file, configuration)?;
+        let arguments = [
+            "--path",
+            self.path.as_str(),
+            "--config",
+            &file.to_string_lossy(),
+        ];
+        Router::start_with(&directory.join("state"), &directory.join(name), &arguments)
     }
 
     /// The same, with further arguments of `pgs serve`.

@@ -6,6 +6,7 @@ use std::io::BufRead as _;
 use std::io::BufReader;
 use std::io::Read as _;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -106,6 +107,28 @@ impl Wire {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(IO_LIMIT))?;
         Self::new(Socket::Tcp(stream))
+    }
+
+    /// Through the port, from this address of the machine. All of 127.0.0.0/8 is its own.
+    pub fn connect_from(source: IpAddr, address: SocketAddr) -> anyhow::Result<Self> {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            Some(socket2::Protocol::TCP),
+        )?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket
+            .connect(&address.into())
+            .with_context(|| format!("connect {address} from {source}"))?;
+        socket.set_tcp_nodelay(true)?;
+        socket.set_write_timeout(Some(IO_LIMIT))?;
+        Self::new(Socket::Tcp(socket.into()))
+    }
+
+    /// Where it connects from.
+    pub fn local_address(&self) -> anyhow::Result<SocketAddr> {
+        let local = self.stream.get_ref().as_ref().local_addr()?;
+        local.as_socket().context("not over TCP")
     }
 
     /// To the tenant's server itself.

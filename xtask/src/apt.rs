@@ -116,12 +116,32 @@ impl Elsewhere {
         mirror: &Mirror,
         suites: &[&str],
     ) -> Result<Self> {
+        Self::fetch_kind("deb", step, directory, mirror, suites)
+    }
+
+    /// The same for source packages.
+    pub(crate) fn fetch_sources(
+        step: &Step,
+        directory: &Path,
+        mirror: &Mirror,
+        suites: &[&str],
+    ) -> Result<Self> {
+        Self::fetch_kind("deb-src", step, directory, mirror, suites)
+    }
+
+    fn fetch_kind(
+        kind: &str,
+        step: &Step,
+        directory: &Path,
+        mirror: &Mirror,
+        suites: &[&str],
+    ) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(directory.join(part))?;
         }
         let sources: String = suites
             .iter()
-            .map(|suite| format!("deb {} {suite} main\n", mirror.uri))
+            .map(|suite| format!("{kind} {} {suite} main\n", mirror.uri))
             .collect();
         fs::write(directory.join("sources.list"), sources)?;
         let apt = Self {
@@ -155,6 +175,43 @@ impl Elsewhere {
             .map(|entry| entry.path())
             .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
             .with_context(|| format!("apt said it downloaded {package} {version} but left no file"))
+    }
+
+    /// Every version of a source package in these suites.
+    pub(crate) fn source_versions(&self, package: &str) -> Result<Vec<String>> {
+        let records = process::output(self.command("apt-cache").args(["showsrc", package]))?;
+        let version = |line: &str| Some(line.strip_prefix("Version: ")?.trim().to_owned());
+        Ok(records.lines().filter_map(version).collect())
+    }
+
+    /// Downloads the files of a source package and gives the directory they are in. Apt checks each
+    /// against the signed index.
+    ///
+    /// Mirrors that hold a part of a package's files are met with: whether what is there will do is
+    /// for the caller to see.
+    pub(crate) fn download_source(
+        &self,
+        step: &Step,
+        package: &str,
+        version: &str,
+    ) -> Result<PathBuf> {
+        let folder = self.directory.join("source");
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir_all(&folder)?;
+        let mut command = self.command("apt-get");
+        command
+            .args(["-o", "APT::Sandbox::User=root"])
+            .args(["source", "--download-only"])
+            .arg(format!("{package}={version}"))
+            .current_dir(&folder);
+        if let Err(error) = process::followed(step, &mut command)
+            && fs::read_dir(&folder)?.next().is_none()
+        {
+            return Err(error);
+        }
+        Ok(folder)
     }
 
     fn command(&self, program: &str) -> Command {

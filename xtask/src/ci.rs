@@ -2,7 +2,7 @@
 
 use crate::report::{self, Step, heading};
 use crate::setup::{self, Purpose};
-use crate::{ebpf, process, tidy, workspace};
+use crate::{ebpf, fuzz, process, tidy, workspace};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::Command;
@@ -25,6 +25,7 @@ pub(crate) fn run() -> Result<()> {
         Some(tools) => ebpf::check(tools)?,
         None => Step::new("eBPF object").skipped("no sources of core for this rustc; see set-up"),
     }
+    fuzz::smoke()?;
     // A process of its own, so that it is exactly what a person would run. What it prints last is
     // the test runner's closing line, and stays the last.
     process::visible(&mut cargo(&["xtask", "test"])).map_err(|_| report::AlreadySaid.into())

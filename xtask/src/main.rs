@@ -6,8 +6,10 @@
 mod apt;
 mod bench;
 mod ci;
+mod conformance;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod image;
 mod process;
 mod report;
@@ -35,8 +37,12 @@ enum Task {
     BuildEbpf(ebpf::BuildEbpfArgs),
     /// Run every check that a change must pass, then every test
     Ci,
+    /// Run clients' own test suites without pgs and through it, and compare
+    Conformance(conformance::ConformanceArgs),
     /// Show it all: set up, build, serve, make a tenant, query it through the kernel path
     Demo(demo::DemoArgs),
+    /// Run the fuzz targets for a bounded time
+    Fuzz(fuzz::FuzzArgs),
     /// Build a PostgreSQL 18 image like the official one from distribution packages
     Image(image::ImageArgs),
     /// Put in place what the other commands need: Docker, clients, image, eBPF tools
@@ -52,7 +58,9 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::BuildEbpf(args) => ebpf::run(&args),
         Task::Ci => ci::run(),
+        Task::Conformance(args) => conformance::run(&args),
         Task::Demo(args) => demo::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Image(args) => image::run(&args),
         Task::Setup(args) => setup::run(&args),
         Task::Test => test::run(),

@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::privileges::Held;
+
 /// One request, one line of JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
@@ -55,6 +57,11 @@ pub struct RouterStatus {
     pub uptime_seconds: u64,
     /// Addresses it listens on, as `address:port`.
     pub listen: Vec<String>,
+    /// What the process may do on the machine, where `/proc` tells.
+    pub privileges: Option<Held>,
+    /// The configuration file that it has read.
+    #[serde(default)]
+    pub configuration_file: Option<String>,
     /// What was asked for: `auto`, `kernel` or `relay`.
     pub path_requested: String,
     /// What new sessions get: `kernel` or `relay`.
@@ -104,13 +111,13 @@ pub struct SessionReport {
     pub id: u64,
     /// Tenant id.
     pub tenant: String,
-    /// User of the startup message.
-    pub user: String,
-    /// Database of the startup message.
-    pub database: String,
+    /// User of the startup message; not known where TLS passes through.
+    pub user: Option<String>,
+    /// Database of the startup message; likewise.
+    pub database: Option<String>,
     /// Client's address, as `address:port`.
     pub client: String,
-    /// `startup`, `kernel` or `relay`.
+    /// `startup`, `kernel`, `relay`, `tls` or `passthrough`.
     pub path: String,
     /// Why it is relayed, where the kernel path was wanted.
     pub path_reason: Option<String>,

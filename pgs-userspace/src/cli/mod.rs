@@ -6,7 +6,10 @@ use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 
+use crate::config::file::SYSTEM_STATE;
+
 pub mod argument_memory;
+pub mod configuration;
 pub mod quantity;
 pub mod serve;
 pub mod tenant;
@@ -24,7 +27,8 @@ Exit codes:
   0 done   1 internal   2 usage   3 not found   4 exists already   5 no tenant id
   6 busy   7 no Docker   8 no image   9 no space   10 port in use   11 unhealthy
   12 `pgs serve` is not running   13 not permitted   14 registry   15 not confirmed
-  16 `doctor` found a fault   17 an `--init` file failed   130 interrupted";
+  16 `doctor` found a fault   17 an `--init` file failed
+  18 configuration file   130 interrupted";
 
 /// PostgreSQL tenants, one container each, all behind one port
 ///
@@ -48,12 +52,17 @@ pub struct Cli {
 pub struct DirectoryArguments {
     /// Directory for the registry and the tenants' sockets; survives a reboot
     #[arg(long, global = true, value_name = "DIR", env = "PGS_STATE_DIR")]
-    #[arg(default_value = "/var/lib/pgs", help_heading = "Directories")]
+    #[arg(default_value = SYSTEM_STATE, help_heading = "Directories")]
     pub state_dir: PathBuf,
     /// Directory for the socket on which `pgs serve` answers the other commands
     #[arg(long, global = true, value_name = "DIR", env = "PGS_RUN_DIR")]
     #[arg(default_value = "/run/pgs", help_heading = "Directories")]
     pub run_dir: PathBuf,
+    /// Configuration file [default: /etc/pgs/pgs.toml, or with `--state-dir` DIR/pgs.toml, if there
+    /// is one]
+    #[arg(long, global = true, value_name = "FILE", env = "PGS_CONFIG")]
+    #[arg(help_heading = "Directories")]
+    pub config: Option<PathBuf>,
 }
 
 /// The verbs.
@@ -84,6 +93,12 @@ pub enum Verb {
     /// Shut a tenant's clients out and end their sessions
     #[command(alias = "disable-access")]
     Disable(tenant::DisableArguments),
+    /// Decide for one tenant from where, how often and how its clients may connect
+    Set(configuration::SetArguments),
+    /// Show what holds for a tenant, and where it was decided
+    Show(configuration::ShowArguments),
+    /// Check the configuration file, show what holds
+    Config(configuration::ConfigArguments),
     /// Give a tenant's role a new password
     Password(tenant::PasswordCommandArguments),
     /// Print a tenant's connection URL, without its password
@@ -129,6 +144,9 @@ impl Verb {
             Self::Sessions(arguments) => arguments.format.json,
             Self::Password(arguments) => arguments.format.json,
             Self::Tls(arguments) => arguments.json(),
+            Self::Set(arguments) => arguments.format.json,
+            Self::Show(arguments) => arguments.format.json,
+            Self::Config(arguments) => arguments.json(),
             _ => false,
         }
     }

@@ -5,35 +5,39 @@ use std::net::SocketAddr;
 use clap::Args;
 use clap::ValueEnum;
 
-use crate::config::limits::DRAIN_DEADLINE_DEFAULT;
 use crate::config::limits::KEEPER_RETURN_WAIT_DEFAULT;
-use crate::config::limits::SESSIONS_MAX_DEFAULT;
-use crate::tls::name::CertificateName;
+use crate::config::network::Networks;
+use crate::config::value::Value as _;
+use crate::config::value::domain;
+use crate::privileges::ServiceUser;
 
 const EXAMPLES: &str = "\
 Examples:
   pgs serve
   pgs serve --listen 127.0.0.1:5432 --listen [::1]:5432
   pgs serve --path relay --log-format json
+  pgs serve --user pgs
   pgs serve --tls-required --tls-domain db.example.com
-  pgs serve --take-over            # with a new binary, while the old one serves";
+  pgs serve --take-over            # with a new binary, while the old one serves
+
+What is said here counts before the configuration file (`pgs config --help`), which has more.";
 
 /// Arguments of `pgs serve`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ServeArguments {
-    /// Address and port to listen on; may be given several times
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:5432")]
+    /// Address and port to listen on; may be given several times [default: 0.0.0.0:5432]
+    #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Vec<SocketAddr>,
-    /// How sessions' bytes travel
-    #[arg(long, value_enum, default_value_t = PathChoice::Auto, env = "PGS_PATH")]
-    pub path: PathChoice,
-    /// How log lines look
-    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "PGS_LOG_FORMAT")]
-    pub log_format: LogFormat,
-    /// On SIGTERM, wait so long for sessions to end by themselves
-    #[arg(long, value_name = "N", default_value_t = DRAIN_DEADLINE_DEFAULT.as_secs())]
-    pub drain_seconds: u64,
+    /// How sessions' bytes travel [default: auto]
+    #[arg(long, value_enum, env = "PGS_PATH")]
+    pub path: Option<PathChoice>,
+    /// How log lines look [default: text]
+    #[arg(long, value_enum, env = "PGS_LOG_FORMAT")]
+    pub log_format: Option<LogFormatChoice>,
+    /// On SIGTERM, wait so many seconds for sessions to end by themselves [default: 30]
+    #[arg(long, value_name = "N")]
+    pub drain_seconds: Option<u64>,
     /// Refuse sessions that are not encrypted; needs a certificate (`pgs tls --help`)
     #[arg(long)]
     pub tls_required: bool,
@@ -48,10 +52,16 @@ pub struct ServeArguments {
     /// What keeps the listening sockets open, and sessions alive, when this process is killed
     #[arg(long, value_enum, default_value_t = KeeperChoice::Auto, env = "PGS_KEEPER")]
     pub keeper: KeeperChoice,
-    /// Take at most so many sessions at once
-    #[arg(long, value_name = "N", default_value_t = SESSIONS_MAX_DEFAULT)]
-    #[arg(value_parser = sessions_max)]
-    pub sessions_max: usize,
+    /// Run as this user once started as root, with no more rights than are needed
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub user: Option<ServiceUser>,
+    /// Take for true where such a proxy says that a client connects from (PROXY protocol), and
+    /// demand that it says so; may be given several times
+    #[arg(long, value_name = "NETWORK", value_parser = network)]
+    pub proxy_protocol_from: Vec<String>,
+    /// Take at most so many sessions at once [default: 9000]
+    #[arg(long, value_name = "N", value_parser = sessions_max)]
+    pub sessions_max: Option<usize>,
 }
 
 /// How sessions' bytes travel.
@@ -85,11 +95,15 @@ pub struct KeeperArguments {
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub enum LogFormatChoice {
     /// For people
     Text,
     /// One JSON object a line
     Json,
+}
+
+fn network(text: &str) -> Result<String, String> {
+    Networks::parse(text).map(|networks| networks.text())
 }
 
 fn sessions_max(text: &str) -> Result<usize, String> {
@@ -97,13 +111,5 @@ fn sessions_max(text: &str) -> Result<usize, String> {
         Ok(0) => Err("a router without sessions serves nobody".to_owned()),
         Ok(number) => Ok(number),
         Err(error) => Err(format!("{error}")),
-    }
-}
-
-/// A host name, in lower case.
-fn domain(text: &str) -> Result<String, String> {
-    match CertificateName::host(text) {
-        Ok(CertificateName::Host(host)) if !host.starts_with("*.") => Ok(host),
-        _ => Err("not a host name such as `db.example.com`".to_owned()),
     }
 }

@@ -12,11 +12,16 @@ Examples:
   pgs tls self-signed --name localhost          something to develop with
   pgs tls set --default --certificate fullchain.pem --key privkey.pem
   pgs tls set db.example.com --certificate db.crt --key db.key
+  pgs tls set --tenant acme --certificate acme.crt --key acme.key
   pgs tls show
   ln -s /etc/letsencrypt/live /var/lib/pgs/tls/live     what certbot renews, as it is
 
 A running `pgs serve` notices changed files within a second. While a new certificate cannot be
-used, the last good one stays.";
+used, the last good one stays.
+
+With `--tenant` the certificate goes into the tenant's volume. From then on
+`pgs set acme tls=passthrough`, and once `pgs restart acme`, let the tenant's server end the TLS of
+its clients itself; they connect to `acme.<domain>` (`pgs serve --tls-domain`).";
 
 /// Arguments of `pgs tls`.
 #[derive(Debug, Args)]
@@ -49,11 +54,14 @@ pub enum TlsVerb {
 #[derive(Debug, Args)]
 pub struct SetArguments {
     /// The host name that clients ask for, such as `db.example.com` or `*.db.example.com`
-    #[arg(required_unless_present = "default")]
+    #[arg(required_unless_present_any = ["default", "tenant"])]
     pub name: Option<String>,
     /// Show it to clients that ask for no name, or for one without a certificate
     #[arg(long, conflicts_with = "name")]
     pub default: bool,
+    /// Give it to this tenant's own server, for `tls=passthrough`
+    #[arg(long, value_name = "TENANT", conflicts_with_all = ["name", "default"])]
+    pub tenant: Option<String>,
     /// The certificate and those that signed it, PEM
     #[arg(long, value_name = "FILE")]
     pub certificate: PathBuf,

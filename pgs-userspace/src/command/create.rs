@@ -17,6 +17,7 @@ use crate::config::limits::INIT_FILE_BYTES_MAX;
 use crate::container::engine::Engine;
 use crate::container::error::ContainerError;
 use crate::container::server::Privileges;
+use crate::container::server_tls::TlsEnd;
 use crate::container::socket_directory;
 use crate::error::Error;
 use crate::error::Kind;
@@ -152,7 +153,9 @@ async fn make(context: &Context, engine: &Engine, plan: &Plan) -> Result<(), Err
     if plan.fate == VolumeFate::Delete {
         engine.create_volume(tenant).await?;
     }
-    engine.create_container(tenant, &plan.blueprint).await?;
+    engine
+        .create_container(tenant, &plan.blueprint, TlsEnd::Router)
+        .await?;
     engine.start(tenant).await?;
     step.becomes(context.printer, "waiting for its server to be ready");
     engine.wait_ready(tenant).await?;

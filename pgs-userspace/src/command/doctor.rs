@@ -5,12 +5,14 @@ use serde_json::json;
 
 use crate::cli::FormatArguments;
 use crate::command::Context;
+use crate::command::configuration;
 use crate::datapath;
 use crate::error::Error;
 use crate::error::Kind;
 use crate::output::table::Table;
 
 mod host;
+mod privileges;
 mod tenants;
 
 /// Whether one thing is as pgs needs it.
@@ -79,6 +81,8 @@ impl Verdict {
 /// Looks at this machine and says what keeps pgs from working well.
 pub(super) async fn run(context: &Context, arguments: FormatArguments) -> Result<(), Error> {
     let mut checks = host::checks(&context.directories);
+    checks.push(privileges::check());
+    checks.push(configuration_check(context));
     checks.extend(datapath_checks());
     checks.extend(tenants::checks(context).await);
     if arguments.json {
@@ -97,6 +101,22 @@ pub(super) async fn run(context: &Context, arguments: FormatArguments) -> Result
         Kind::Diagnosis,
         format!("checks that found a fault: {faults}"),
     ))
+}
+
+/// Whether the configuration file can be used, and which it is.
+fn configuration_check(context: &Context) -> Check {
+    let name = "configuration";
+    match configuration::read(context) {
+        Ok((Some(file), _)) => Check::good(name, file.display().to_string()),
+        Ok((None, _)) => Check::good(name, "no file: the defaults hold"),
+        Err(error) => Check::fault(
+            name,
+            error.to_string(),
+            error
+                .hint()
+                .unwrap_or("`pgs config check` says what is wrong with it"),
+        ),
+    }
 }
 
 /// What the data path's canaries find on this kernel.

@@ -1,5 +1,7 @@
 //! The verbs, one file each.
 
+use std::path::PathBuf;
+
 use tokio::time::Instant;
 use tokio::time::sleep;
 
@@ -12,6 +14,7 @@ use crate::config::limits::OPERATION_LOCK_POLL_INTERVAL;
 use crate::error::Error;
 use crate::error::Kind;
 use crate::output::Printer;
+use crate::privileges;
 use crate::tenant::id::TenantId;
 use crate::tenant::lock::OperationLock;
 use crate::tenant::record::Lifecycle;
@@ -20,6 +23,7 @@ use crate::tenant::registry::Registry;
 
 mod access;
 mod completions;
+mod configuration;
 mod create;
 mod doctor;
 mod interruption;
@@ -33,7 +37,9 @@ mod psql;
 mod reconcile;
 mod remove;
 mod serve;
+mod server_tls;
 mod sessions;
+mod settings;
 mod status;
 mod tls;
 mod url;
@@ -46,6 +52,8 @@ pub struct Context {
     pub directories: Directories,
     /// Where words go.
     pub printer: Printer,
+    /// The configuration file that was named.
+    pub config: Option<PathBuf>,
 }
 
 /// Runs a verb that wants one thread and no runtime; none where it is not such a verb.
@@ -66,6 +74,7 @@ pub async fn run(cli: Cli, printer: Printer) -> Result<u8, Error> {
     let context = Context {
         directories: directories(&cli)?,
         printer,
+        config: cli.directories.config.clone(),
     };
     let done = match cli.verb {
         // These see to signals themselves.
@@ -75,6 +84,19 @@ pub async fn run(cli: Cli, printer: Printer) -> Result<u8, Error> {
         verb => Interruption::listen()?.ends(other(&context, verb)).await,
     };
     done.map(|()| 0)
+}
+
+/// For the verb that serves: becomes who it is to run as, and gives up what it will never need.
+/// To be called before there is a second thread. Whether the verb serves.
+///
+/// # Errors
+/// The user cannot be assumed, or its directories not be handed over.
+pub fn confine(cli: &Cli) -> Result<bool, Error> {
+    let Verb::Serve(arguments) = &cli.verb else {
+        return Ok(false);
+    };
+    privileges::confine(arguments.user.as_ref(), &directories(cli)?)?;
+    Ok(true)
 }
 
 async fn other(context: &Context, verb: Verb) -> Result<(), Error> {
@@ -87,11 +109,14 @@ async fn other(context: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Remove(arguments) => remove::run(context, arguments).await,
         Verb::Enable(arguments) => access::enable(context, arguments).await,
         Verb::Disable(arguments) => access::disable(context, arguments).await,
+        Verb::Set(arguments) => settings::set(context, arguments).await,
+        Verb::Show(arguments) => settings::show(context, arguments).await,
+        Verb::Config(arguments) => configuration::run(context, arguments),
         Verb::Password(arguments) => password::run(context, arguments).await,
         Verb::Url(arguments) => url::run(context, arguments).await,
         Verb::Logs(arguments) => logs::run(context, arguments).await,
         Verb::Sessions(arguments) => sessions::run(context, arguments).await,
-        Verb::Tls(arguments) => tls::run(context, &arguments),
+        Verb::Tls(arguments) => tls::run(context, &arguments).await,
         Verb::Doctor(arguments) => doctor::run(context, arguments).await,
         Verb::Version(arguments) => version::run(context, arguments),
         Verb::Completions(arguments) => completions::run(context, &arguments),

@@ -10,12 +10,15 @@ use crate::command::Context;
 use crate::command::lock;
 use crate::command::ready_tenant;
 use crate::command::reconcile;
+use crate::command::server_tls;
 use crate::config::limits::DOCKER_CALLS_IN_FLIGHT_MAX;
 use crate::container::engine::Engine;
 use crate::container::error::ContainerError;
+use crate::container::server_tls::TlsEnd;
 use crate::error::Error;
 use crate::tenant::id::TenantId;
 use crate::tenant::record::Lifecycle;
+use crate::tenant::record::Tenant;
 use crate::tenant::registry::Registry;
 
 /// What is done to the containers.
@@ -103,21 +106,83 @@ async fn one(
         }
     }
     if matches!(act, Act::Start | Act::Restart) {
-        let step = printer.step(&format!("starting tenant `{tenant}`"));
-        match engine.start(tenant).await {
-            Err(ContainerError::Missing { .. }) => {
-                let again = format!("making the container of tenant `{tenant}` again");
-                step.becomes(printer, &again);
-                engine.create_container(tenant, &found.blueprint).await?;
-                engine.start(tenant).await?;
-            }
-            other => other?,
-        }
-        engine.wait_ready(tenant).await?;
+        let settings = server_tls::settings(context, registry, tenant)?;
+        let wanted = server_tls::wanted(&settings);
+        start(context, engine, &found, wanted).await?;
     }
     printer.note(&match act {
         Act::Start | Act::Restart => format!("tenant `{tenant}` is ready"),
         Act::Stop => format!("tenant `{tenant}` is stopped"),
     });
     Ok(())
+}
+
+/// Starts the server, and makes its container again where it would not end TLS where it should.
+async fn start(
+    context: &Context,
+    engine: &Engine,
+    found: &Tenant,
+    wanted: TlsEnd,
+) -> Result<(), Error> {
+    let (tenant, printer) = (&found.id, context.printer);
+    let step = printer.step(&format!("starting tenant `{tenant}`"));
+    let inspection = engine.inspect(tenant).await?;
+    let was_alive = inspection.as_ref().is_some_and(|found| found.is_alive);
+    let made_for = inspection.map(|found| found.tls);
+    match made_for {
+        // It may be the server's certificate that keeps it from starting.
+        Some(TlsEnd::Server) if wanted == TlsEnd::Router && !was_alive => {
+            step.becomes(printer, &remaking(tenant));
+            return remake(engine, found, TlsEnd::Router).await;
+        }
+        Some(_) => engine.start(tenant).await?,
+        None => {
+            step.becomes(printer, &remaking(tenant));
+            engine
+                .create_container(tenant, &found.blueprint, TlsEnd::Router)
+                .await?;
+            engine.start(tenant).await?;
+        }
+    }
+    engine.wait_ready(tenant).await?;
+    if made_for.unwrap_or(TlsEnd::Router) == wanted {
+        // A command that was killed may have made the container and no more.
+        return match wanted {
+            TlsEnd::Server => Ok(engine.agree_on_tls(tenant, wanted).await?),
+            TlsEnd::Router => Ok(()),
+        };
+    }
+    if was_alive {
+        printer.warning(&format!(
+            "tenant `{tenant}` runs, and listens as it was set before: `pgs restart {tenant}`"
+        ));
+        return Ok(());
+    }
+    // Only a server that runs can say whether it has a certificate.
+    if wanted == TlsEnd::Server && !engine.has_certificate(tenant).await? {
+        printer.warning(&format!(
+            "the server of tenant `{tenant}` has no certificate: clients cannot connect before \
+             `pgs tls set --tenant {tenant}` and `pgs restart {tenant}`"
+        ));
+        return Ok(());
+    }
+    step.becomes(printer, &remaking(tenant));
+    engine.stop(tenant).await?;
+    remake(engine, found, wanted).await
+}
+
+fn remaking(tenant: &TenantId) -> String {
+    format!("making the container of tenant `{tenant}` again")
+}
+
+/// Makes the container of a stopped server again, around the same data.
+async fn remake(engine: &Engine, found: &Tenant, wanted: TlsEnd) -> Result<(), Error> {
+    let tenant = &found.id;
+    engine.remove_container(tenant).await?;
+    engine
+        .create_container(tenant, &found.blueprint, wanted)
+        .await?;
+    engine.start(tenant).await?;
+    engine.wait_ready(tenant).await?;
+    Ok(engine.agree_on_tls(tenant, wanted).await?)
 }

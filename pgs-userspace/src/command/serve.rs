@@ -1,15 +1,16 @@
 //! `pgs serve`.
 
-use std::time::Duration;
-
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::serve::KeeperChoice;
-use crate::cli::serve::LogFormat;
+use crate::cli::serve::LogFormatChoice;
 use crate::cli::serve::PathChoice;
 use crate::cli::serve::ServeArguments;
 use crate::command::Context;
-use crate::config::limits::SESSIONS_PER_TENANT_MAX_DEFAULT;
+use crate::command::configuration;
+use crate::config::configuration::Origin;
+use crate::config::sections::LogFormat;
+use crate::config::value::Value as _;
 use crate::datapath::PathRequest;
 use crate::error::Error;
 use crate::error::Kind;
@@ -22,24 +23,66 @@ const LOG_VARIABLE: &str = "PGS_LOG";
 
 /// Runs the router until it is told to end.
 pub(super) async fn run(context: &Context, arguments: ServeArguments) -> Result<(), Error> {
-    log(arguments.log_format)?;
+    let (file, mut effective) = configuration::read(context)?;
+    for (section, name, text) in said(&arguments) {
+        let assigned = effective.assign(section, name, &text, Origin::CommandLine);
+        assigned.map_err(|error| configuration::refused(name, &error))?;
+    }
+    let configuration = effective.into_configuration();
+    log(configuration.serve.log_format)?;
     let settings = Settings {
         directories: context.directories.clone(),
-        listen: arguments.listen,
-        path: match arguments.path {
-            PathChoice::Auto => PathRequest::Auto,
-            PathChoice::Kernel => PathRequest::Kernel,
-            PathChoice::Relay => PathRequest::Relay,
-        },
-        drain: Duration::from_secs(arguments.drain_seconds),
+        configuration,
+        configuration_file: file,
         take_over: arguments.take_over,
         keeper: arguments.keeper == KeeperChoice::Auto,
-        tls_required: arguments.tls_required,
-        tls_domains: arguments.tls_domain,
-        sessions_max: arguments.sessions_max,
-        sessions_per_tenant_max: SESSIONS_PER_TENANT_MAX_DEFAULT.min(arguments.sessions_max),
     };
     server::run(settings).await.map_err(Error::from)
+}
+
+/// What the command line says, as the configuration file would.
+fn said(arguments: &ServeArguments) -> Vec<(&'static str, &'static str, String)> {
+    let ServeArguments {
+        listen,
+        path,
+        log_format,
+        drain_seconds,
+        tls_required,
+        tls_domain,
+        sessions_max,
+        proxy_protocol_from,
+        // Assumed already, before there was a second thread.
+        user: _,
+        // Of this start, and so of no file.
+        take_over: _,
+        keeper: _,
+    } = arguments;
+    let listen = (!listen.is_empty()).then(|| listen.text());
+    let path = path.map(|path| match path {
+        PathChoice::Auto => PathRequest::Auto.text(),
+        PathChoice::Kernel => PathRequest::Kernel.text(),
+        PathChoice::Relay => PathRequest::Relay.text(),
+    });
+    let log_format = log_format.map(|format| match format {
+        LogFormatChoice::Text => LogFormat::Text.text(),
+        LogFormatChoice::Json => LogFormat::Json.text(),
+    });
+    let drain = drain_seconds.map(|seconds| seconds.to_string());
+    let domains = (!tls_domain.is_empty()).then(|| tls_domain.join(","));
+    let proxies = (!proxy_protocol_from.is_empty()).then(|| proxy_protocol_from.join(","));
+    [
+        ("proxy_protocol", "trusted", proxies),
+        ("serve", "listen", listen),
+        ("serve", "path", path),
+        ("serve", "log_format", log_format),
+        ("serve", "drain_deadline", drain),
+        ("tls", "required", tls_required.then(|| true.text())),
+        ("tls", "domains", domains),
+        ("limits", "sessions_max", sessions_max.map(|max| max.text())),
+    ]
+    .into_iter()
+    .filter_map(|(section, name, text)| Some((section, name, text?)))
+    .collect()
 }
 
 /// Log lines go to standard error: standard output is for what can be piped on.
@@ -99,6 +142,7 @@ impl From<ServeError> for Error {
                 Kind::NotFound,
                 Some("`pgs tls set --default` installs one, `pgs tls self-signed` makes one"),
             ),
+            ServeError::Privileges(_) => (Kind::PermissionDenied, None),
             ServeError::Tls(_)
             | ServeError::System { .. }
             | ServeError::Fault(_)

@@ -56,8 +56,8 @@ fn table(sessions: &[SessionReport]) -> Table {
         table.row([
             &session.id.to_string(),
             &session.tenant,
-            &session.user,
-            &session.database,
+            session.user.as_deref().unwrap_or("-"),
+            session.database.as_deref().unwrap_or("-"),
             &session.client,
             &path,
             &format!("{} s", session.age_seconds),

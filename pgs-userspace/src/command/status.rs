@@ -107,7 +107,15 @@ fn show_router(
         ));
     };
     printer.line(&format!("router    running, process {}", router.pid))?;
+    if let Some(held) = &router.privileges {
+        printer.line(&format!("runs as   {held}"))?;
+    }
     printer.line(&format!("listens   {}", router.listen.join(", ")))?;
+    let configuration = match &router.configuration_file {
+        Some(file) => file.clone(),
+        None => "no file (`pgs config show` shows what holds)".to_owned(),
+    };
+    printer.line(&format!("config    {configuration}"))?;
     let why = router
         .path_reason
         .as_deref()

@@ -1,62 +1,73 @@
 //! `pgs tls`.
 
+mod show;
+
 use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-use serde_json::Value;
-use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::cli::FormatArguments;
 use crate::cli::tls::SelfSignedArguments;
 use crate::cli::tls::SetArguments;
 use crate::cli::tls::TlsArguments;
 use crate::cli::tls::TlsVerb;
 use crate::command::Context;
+use crate::command::server_tls;
 use crate::config::limits::CERTIFICATE_EXPIRY_WARNING;
 use crate::error::Error;
 use crate::error::Kind;
 use crate::error::RUN_AS_ROOT;
-use crate::output::table::Table;
 use crate::tls::certificate::Certificate;
 use crate::tls::certificate::CertificateError;
+use crate::tls::certificate::Description;
 use crate::tls::files;
 use crate::tls::files::Layout;
 use crate::tls::files::Pair;
 use crate::tls::name::CertificateName;
 use crate::tls::self_signed;
 
-/// Works on the files alone: a running router notices what has changed.
-pub(super) fn run(context: &Context, arguments: &TlsArguments) -> Result<(), Error> {
+/// Works on the files alone, but for a tenant's own: a running router notices what has changed.
+pub(super) async fn run(context: &Context, arguments: &TlsArguments) -> Result<(), Error> {
     match &arguments.verb {
-        TlsVerb::Set(arguments) => set(context, arguments),
-        TlsVerb::Show(arguments) => show(context, *arguments),
+        TlsVerb::Set(arguments) => set(context, arguments).await,
+        TlsVerb::Show(arguments) => show::run(context, *arguments).await,
         TlsVerb::SelfSigned(arguments) => self_sign(context, arguments),
     }
 }
 
-fn set(context: &Context, arguments: &SetArguments) -> Result<(), Error> {
+async fn set(context: &Context, arguments: &SetArguments) -> Result<(), Error> {
+    if let Some(tenant) = &arguments.tenant {
+        let (certificate, pems) = Certificate::import(&pair(arguments))?;
+        server_tls::install(context, tenant, &certificate, pems).await?;
+        if let Some(problem) = problem(None, &certificate.description) {
+            context.printer.warning(&format!("it is {problem}"));
+        }
+        return Ok(());
+    }
     let name = match &arguments.name {
         Some(name) => CertificateName::host(name)
             .map_err(|error| Error::new(Kind::Usage, error.to_string()))?,
         None => CertificateName::Default,
     };
-    let pair = Pair {
-        certificate: arguments.certificate.clone(),
-        key: arguments.key.clone(),
-    };
-    let (certificate, [certificate_pem, key_pem]) = Certificate::import(&pair)?;
+    let (certificate, [certificate_pem, key_pem]) = Certificate::import(&pair(arguments))?;
     let installed = install(context, &name, &certificate_pem, &key_pem)?;
     context.printer.note(&format!(
         "certificate `{name}` is installed as `{}`",
         installed.certificate.display()
     ));
-    if let Some(problem) = problem(&name, &certificate) {
+    if let Some(problem) = problem(host(&name), &certificate.description) {
         context.printer.warning(&format!("it is {problem}"));
     }
     Ok(())
+}
+
+fn pair(arguments: &SetArguments) -> Pair {
+    Pair {
+        certificate: arguments.certificate.clone(),
+        key: arguments.key.clone(),
+    }
 }
 
 fn self_sign(context: &Context, arguments: &SelfSignedArguments) -> Result<(), Error> {
@@ -80,85 +91,8 @@ fn self_sign(context: &Context, arguments: &SelfSignedArguments) -> Result<(), E
     Ok(())
 }
 
-fn show(context: &Context, arguments: FormatArguments) -> Result<(), Error> {
-    let layout = layout(context)?;
-    let rows: Vec<_> = layout
-        .pairs
-        .iter()
-        .map(|(name, pair)| (name, pair, Certificate::load(pair)))
-        .collect();
-    if arguments.json {
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|(name, pair, loaded)| row_json(name, pair, loaded))
-            .collect();
-        let unusable: Vec<_> = layout
-            .unusable
-            .iter()
-            .map(|(path, problem)| json!({ "path": path.to_string_lossy(), "problem": problem }))
-            .collect();
-        let all = json!({ "certificates": rows, "unusable": unusable });
-        return context.printer.json(&all);
-    }
-    for (path, problem) in &layout.unusable {
-        let path = path.display();
-        context
-            .printer
-            .warning(&format!("`{path}` is not used: {problem}"));
-    }
-    if rows.is_empty() {
-        context.printer.note("there are no certificates");
-        context
-            .printer
-            .hint("`pgs tls self-signed` makes one to develop with");
-        return Ok(());
-    }
-    let mut table = Table::new(&["CERTIFICATE", "NAMES", "EXPIRES", "PROBLEM"]);
-    for (name, _, loaded) in &rows {
-        let (names, expires) = match loaded {
-            Ok(certificate) => (certificate.names.join(" "), date(certificate.not_after)),
-            Err(_) => ("-".to_owned(), "-".to_owned()),
-        };
-        let problem = row_problem(name, loaded).unwrap_or_else(|| "-".to_owned());
-        table.row([&name.to_string(), &names, &expires, &problem]);
-    }
-    context.printer.line(&table.render())?;
-    for (_, _, loaded) in &rows {
-        if let Err(error) = loaded {
-            context.printer.hint(error.hint());
-        }
-    }
-    Ok(())
-}
-
-fn row_json(
-    name: &CertificateName,
-    pair: &Pair,
-    loaded: &Result<Certificate, CertificateError>,
-) -> Value {
-    let certificate = loaded.as_ref().ok();
-    json!({
-        "name": name.to_string(),
-        "path": pair.certificate.to_string_lossy(),
-        "names": certificate.map(|certificate| &certificate.names),
-        "expires": certificate.map(|certificate| date(certificate.not_after)),
-        "self_signed": certificate.map(|certificate| certificate.self_signed),
-        "problem": row_problem(name, loaded),
-    })
-}
-
-fn row_problem(
-    name: &CertificateName,
-    loaded: &Result<Certificate, CertificateError>,
-) -> Option<String> {
-    match loaded {
-        Ok(certificate) => problem(name, certificate),
-        Err(error) => Some(error.to_string()),
-    }
-}
-
 /// What clients may object to, now or soon.
-fn problem(name: &CertificateName, certificate: &Certificate) -> Option<String> {
+fn problem(host: Option<&str>, certificate: &Description) -> Option<String> {
     let now = SystemTime::now();
     if let Some(problem) = certificate.problem(now) {
         return Some(problem.to_owned());
@@ -169,11 +103,15 @@ fn problem(name: &CertificateName, certificate: &Certificate) -> Option<String> 
     {
         return Some("about to expire".to_owned());
     }
+    host.filter(|host| !certificate.covers(host))
+        .map(|host| format!("not for `{host}`"))
+}
+
+/// The host name that a certificate is kept under.
+fn host(name: &CertificateName) -> Option<&str> {
     match name {
-        CertificateName::Host(host) if !certificate.covers(host) => {
-            Some(format!("not for `{host}`"))
-        }
-        _ => None,
+        CertificateName::Default => None,
+        CertificateName::Host(host) => Some(host),
     }
 }
 

@@ -2,7 +2,15 @@
 
 use std::time::Duration;
 
-use pgs_common::flow::Bounds;
+pub use access::*;
+pub use keeper::*;
+pub use kernel_path::*;
+pub use tls::*;
+
+mod access;
+mod keeper;
+mod kernel_path;
+mod tls;
 
 /// Longest startup packet, length word included, in bytes: `MAX_STARTUP_PACKET_LENGTH` of
 /// PostgreSQL's `src/include/libpq/pqcomm.h`, which does not count the length word.
@@ -19,23 +27,23 @@ pub const CANCEL_KEY_BYTES_MAX: usize = 256;
 /// Longest tenant id in bytes: `NAMEDATALEN` - 1 of PostgreSQL, so that it can be a role name.
 pub const TENANT_ID_BYTES_MAX: usize = 63;
 
-/// From accept to the end of authentication.
-pub const LOGIN_DEADLINE: Duration = Duration::from_secs(60);
+/// From accept to the end of authentication, unless told otherwise.
+pub const LOGIN_DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
 
-/// For connecting to a tenant's server over its Unix socket.
-pub const BACKEND_CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// For connecting to a tenant's server over its Unix socket, unless told otherwise.
+pub const BACKEND_CONNECT_DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
 
-/// For delivering one CancelRequest to a backend.
-pub const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
+/// For delivering one CancelRequest to a backend, unless told otherwise.
+pub const CANCEL_DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
 
-/// CancelRequests under way at once, in all.
-pub const CANCELS_IN_FLIGHT_MAX: usize = 64;
+/// CancelRequests under way at once, in all, unless told otherwise.
+pub const CANCELS_IN_FLIGHT_MAX_DEFAULT: usize = 64;
 
 /// Sessions at once, in all, unless told otherwise; also bounded by the open-files limit.
 pub const SESSIONS_MAX_DEFAULT: usize = 9_000;
 
 /// Sessions at once of one tenant, unless told otherwise.
-pub const SESSIONS_PER_TENANT_MAX_DEFAULT: usize = 1_000;
+pub const TENANT_CONNECTIONS_MAX_DEFAULT: usize = 1_000;
 
 /// Relay buffer of one direction of one session, in bytes; held only while bytes wait in it.
 pub const RELAY_BUFFER_BYTES: usize = 128 * 1024;
@@ -87,16 +95,16 @@ pub const BACKEND_CONNECT_RETRY_INTERVAL_MIN: Duration = Duration::from_millis(2
 /// See [`BACKEND_CONNECT_RETRY_INTERVAL_MIN`].
 pub const BACKEND_CONNECT_RETRY_INTERVAL_MAX: Duration = Duration::from_millis(100);
 
-/// Connections that have not said yet what they want, at once; further ones wait unaccepted. Fewer
-/// where the limit on open files is low.
-pub const ARRIVALS_MAX: usize = 4_096;
+/// Connections that have not said yet what they want, at once, unless told otherwise; further ones
+/// wait unaccepted. Fewer where the limit on open files is low.
+pub const ARRIVALS_MAX_DEFAULT: usize = 4_096;
 
 /// Fewer arrivals than this would make a few slow ones everybody's problem.
 pub const ARRIVALS_MIN: usize = 64;
 
-/// From accept to the startup packet, a TLS handshake included. Clients send it at once; whoever
-/// does not keeps others waiting when there are many of them.
-pub const ARRIVAL_DEADLINE: Duration = Duration::from_secs(15);
+/// From accept to the startup packet, a TLS handshake included, unless told otherwise. Clients send
+/// it at once; whoever does not keeps others waiting when there are many of them.
+pub const ARRIVAL_DEADLINE_DEFAULT: Duration = Duration::from_secs(15);
 
 /// Bytes of a client that are relayed before it is logged in; a SASL exchange takes a few hundred.
 pub const LOGIN_CLIENT_BYTES_MAX: usize = 64 * 1024;
@@ -116,12 +124,13 @@ pub const DESCRIPTORS_RESERVED: usize = 512;
 /// Descriptors of a session: its client's, its backend's and a private one on the kernel path.
 pub const DESCRIPTORS_PER_SESSION: usize = 3;
 
-/// TCP keepalive of clients: idle time before the first probe, time between two, and their number.
-pub const CLIENT_KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// See [`CLIENT_KEEPALIVE_IDLE`].
-pub const CLIENT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// See [`CLIENT_KEEPALIVE_IDLE`].
-pub const CLIENT_KEEPALIVE_PROBES_MAX: u32 = 6;
+/// TCP keepalive of clients, unless told otherwise: idle time before the first probe, time between
+/// two, and their number.
+pub const CLIENT_KEEPALIVE_IDLE_DEFAULT: Duration = Duration::from_secs(60);
+/// See [`CLIENT_KEEPALIVE_IDLE_DEFAULT`].
+pub const CLIENT_KEEPALIVE_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+/// See [`CLIENT_KEEPALIVE_IDLE_DEFAULT`].
+pub const CLIENT_KEEPALIVE_PROBES_DEFAULT: u32 = 6;
 
 /// Connections to the admin socket at once.
 pub const ADMIN_CONNECTIONS_MAX: usize = 32;
@@ -134,6 +143,9 @@ pub const CANARY_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What the canary for order and loss sends in each direction, in bytes.
 pub const CANARY_STREAM_BYTES: usize = 4 * 1024 * 1024;
+
+/// How often it is tried before it counts as failed.
+pub const CANARY_ATTEMPTS_MAX: usize = 3;
 
 /// Small turns that it makes afterwards.
 pub const CANARY_SMALL_TURNS: usize = 8;
@@ -280,115 +292,8 @@ pub const SECURE_RELAY_READ_BYTES: usize = 16 * 1024;
 /// How long a router that ends waits for its sessions over TLS to close.
 pub const SECURE_RELAY_END_DEADLINE: Duration = Duration::from_secs(5);
 
-// The kernel path
+// The client's address
 
-/// Bounds of the verdict program.
-///
-/// `turn_bytes`: small turns belong in the kernel, large ones to the relay, which moves them in
-/// larger pieces. `room_bytes`: what redirected bytes may take of a target's send buffer, so that
-/// they never wait for a slow reader in front of it. `queue_buffers`: the gate. `held_bytes`: what
-/// the router may be behind by before a backend is made to wait. `stuck_buffers`: where a client is
-/// cut off that makes the kernel hold what is charged to nobody.
-pub const VERDICT_BOUNDS: Bounds = Bounds {
-    turn_bytes: 256 * 1024,
-    room_bytes: 256 * 1024,
-    queue_buffers: 16,
-    held_bytes: 512 * 1024,
-    held_buffer_bytes_min: 2048,
-    stuck_buffers: 1024,
-};
-
-/// Send buffer of a client on the kernel path, in bytes.
-pub const CLIENT_SEND_BUFFER_BYTES: usize = 1024 * 1024;
-
-/// What a client's socket takes beyond what it can send at once, in bytes. More than
-/// [`VERDICT_BOUNDS`] has room for, so that what is redirected never meets this bound.
-pub const CLIENT_UNSENT_BYTES_MAX: u32 = 512 * 1024;
-
-/// Receive buffer of a session's private socket, in bytes. It is there to be full, so that a
-/// backend waits whose client does not read.
-pub const ASIDE_RECEIVE_BUFFER_BYTES: usize = 256 * 1024;
-
-/// Longest type information of a kernel that is read, in bytes. Usual are 5 to 10 million.
-pub const KERNEL_TYPES_BYTES_MAX: u64 = 128 * 1024 * 1024;
-
-/// What a client may have sent before its session is enrolled, in bytes; more is relayed.
-pub const ENROL_PENDING_BYTES_MAX: usize = 1024 * 1024;
-// Keeper
-
-/// Slots that a keeper holds, and records of a session table.
-pub const KEEPER_SLOTS_MAX: u32 = 65_536;
-
-/// Named descriptors that a keeper holds: listeners, maps, the program, the table.
-pub const KEEPER_GLOBALS_MAX: usize = 64;
-
-/// Longest name of such a descriptor in bytes; systemd takes 255, of which a prefix is ours.
-pub const KEEPER_NAME_BYTES_MAX: usize = 64;
-
-/// Descriptors of one slot: the client's, the backend's and the one for what spills.
-pub const KEEPER_DESCRIPTORS_PER_SLOT: usize = 3;
-
-/// Slots in one message, so that their descriptors stay below [`KEEPER_MESSAGE_DESCRIPTORS_MAX`].
-pub const KEEPER_PUTS_PER_MESSAGE_MAX: usize = 80;
-
-/// Slots that one message can drop.
-pub const KEEPER_DROPS_PER_MESSAGE_MAX: usize = 1_024;
-
-/// Descriptors in one message: `SCM_MAX_FD` of Linux's `include/net/scm.h`.
-pub const KEEPER_MESSAGE_DESCRIPTORS_MAX: usize = 253;
-
-/// Longest message between router and keeper in bytes.
-pub const KEEPER_MESSAGE_BYTES_MAX: usize = 8 * 1024;
-
-/// Connections to a keeper at once: a router, its successor, and commands that ask.
-pub const KEEPER_CONNECTIONS_MAX: usize = 8;
-
-/// For one answer of a keeper, or for it to take a message.
-pub const KEEPER_EXCHANGE_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long a router that takes over waits for the other to let go. Longer than
-/// [`TAKEOVER_LOGINS_DEADLINE`].
-pub const KEEPER_TAKEOVER_DEADLINE: Duration = Duration::from_secs(15);
-
-/// How long a router that lets go waits for logins under way.
-pub const TAKEOVER_LOGINS_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long new connections wait for a router that was killed to come back, and how long a keeper
-/// waits for it when there is no session left, unless told otherwise.
-pub const KEEPER_RETURN_WAIT_DEFAULT: Duration = Duration::from_secs(30);
-
-/// Without a router: from the end of one side of a session to telling the other, so that what is
-/// under way inside the kernel arrives first.
-pub const KEEPER_HANGUP_GRACE: Duration = Duration::from_millis(500);
-
-/// Without a router: how long a side may acknowledge nothing of what it is still sent, before it is
-/// told that the other has ended.
-pub const KEEPER_UNSENT_DEADLINE: Duration = Duration::from_secs(60);
-
-/// How long a session's thread waits at most for a keeper whose queue is full. One that takes
-/// nothing for so long is replaced.
-pub const KEEPER_PUT_DEADLINE: Duration = Duration::from_millis(20);
-
-/// Slots that wait, with copies of their descriptors, for a keeper whose queue is full.
-pub const KEEPER_BACKLOG_SLOTS_MAX: usize = 64;
-
-/// Waits between two tries to start a keeper, shortest and longest.
-pub const KEEPER_RESTART_INTERVAL_MIN: Duration = Duration::from_millis(100);
-/// See [`KEEPER_RESTART_INTERVAL_MIN`].
-pub const KEEPER_RESTART_INTERVAL_MAX: Duration = Duration::from_secs(30);
-
-/// Events that a keeper takes from the kernel at once.
-pub const KEEPER_EVENTS_MAX: usize = 64;
-
-/// One record of a session table in bytes; four share a page of memory.
-pub const TABLE_RECORD_BYTES: usize = 1_024;
-
-/// How much of a session's user and database the table keeps, in bytes, for display.
-pub const TABLE_NAME_BYTES_MAX: usize = 63;
-
-/// How long the thread that reads the verdict's notices waits for one before it looks whether it
-/// is still wanted.
-pub const NOTICES_WAIT: Duration = Duration::from_millis(500);
-
-/// For a worker to leave its sessions to another router.
-pub const RELEASE_DEADLINE: Duration = Duration::from_secs(2);
+/// Longest header of the PROXY protocol, in bytes. Its two addresses take 52 or 232; the rest is
+/// for what a proxy adds, such as the client's certificate's name.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 * 1024;

@@ -1,4 +1,10 @@
-//! Every bound and every path of the program, in one place.
+//! Every bound, every path and every setting of the program, in one place.
 
+pub mod configuration;
 pub mod directories;
+pub mod file;
 pub mod limits;
+pub mod network;
+pub mod section;
+pub mod sections;
+pub mod value;

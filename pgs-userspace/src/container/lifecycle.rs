@@ -17,6 +17,7 @@ use crate::container::engine::Engine;
 use crate::container::error::ContainerError;
 use crate::container::error::is_not_found;
 use crate::container::name::tenant_of;
+use crate::container::server_tls::TlsEnd;
 use crate::container::socket_directory;
 use crate::container::specification;
 use crate::container::state::ContainerState;
@@ -30,6 +31,8 @@ pub struct Inspection {
     pub state: ContainerState,
     /// Whether it runs, or is just being started.
     pub is_alive: bool,
+    /// What ends the TLS of the tenant's clients, as the container was made.
+    pub tls: TlsEnd,
     /// How often Docker started it again since it was made or started by hand.
     pub restart_count: i64,
     /// Exit code of its first process's last run.
@@ -80,6 +83,7 @@ impl Engine {
         &self,
         tenant: &TenantId,
         blueprint: &Blueprint,
+        tls: TlsEnd,
     ) -> Result<(), ContainerError> {
         let name = self.installation.name_of(tenant);
         if !self.has_volume(tenant).await? {
@@ -90,7 +94,7 @@ impl Engine {
         }
         let sockets = socket_directory::prepare(&self.directories, tenant)?;
         let labels = self.installation.labels(tenant);
-        let body = specification::container(blueprint, &name, &sockets, labels);
+        let body = specification::container(blueprint, tls, &name, &sockets, labels);
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let created = self.docker.create_container(Some(options), body).await;
         created.map(drop).map_err(|error| match error {
@@ -162,10 +166,8 @@ impl Engine {
             Err(error) if is_not_found(&error) => return Ok(None),
             Err(error) => return Err(ContainerError::call("inspect the container", name)(error)),
         };
-        let labels = answer
-            .config
-            .and_then(|config| config.labels)
-            .unwrap_or_default();
+        let config = answer.config.unwrap_or_default();
+        let labels = config.labels.unwrap_or_default();
         if !self.installation.owns(&labels, tenant) {
             return Err(ContainerError::Foreign { name });
         }
@@ -175,6 +177,7 @@ impl Engine {
         Ok(Some(Inspection {
             state: ContainerState::of_inspection(state.status, health.status),
             is_alive: state.running.unwrap_or(false) && !state.restarting.unwrap_or(false),
+            tls: TlsEnd::of_command(&config.cmd.unwrap_or_default()),
             restart_count: answer.restart_count.unwrap_or(0),
             exit_code: state.exit_code.unwrap_or(0),
             started_at: state.started_at,

@@ -11,6 +11,7 @@ pub mod name;
 pub mod readiness;
 pub mod removal;
 pub mod server;
+pub mod server_tls;
 pub mod socket_directory;
 mod specification;
 pub mod state;

@@ -18,7 +18,7 @@ use crate::tenant::id::TenantId;
 /// Who may log in how. The superuser only from inside the container; everybody else with a
 /// password, the router's connections too: it is root on the host, which is no role here.
 const ACCESS_RULES: &str = "\
-# Written by pgs. The server listens on its Unix socket alone.
+# Written by pgs. The server listens on its Unix socket alone, unless it ends TLS itself (below).
 # TYPE  DATABASE     USER      METHOD
 local   all          postgres  peer
 local   replication  postgres  peer
@@ -148,7 +148,7 @@ impl Engine {
         Ok(printed.trim().parse().unwrap_or(0))
     }
 
-    async fn run_sql(
+    pub(super) async fn run_sql(
         &self,
         tenant: &TenantId,
         task: &str,

@@ -8,6 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use crate::config::directories;
 use crate::config::directories::Directories;
 use crate::config::limits::SOCKET_PATH_BYTES_MAX;
 use crate::container::error::ContainerError;
@@ -32,8 +33,9 @@ pub fn check_length(directories: &Directories, tenant: &TenantId) -> Result<(), 
 
 /// Makes a tenant's socket directory, or takes the one that is there.
 ///
-/// Its parent is root's alone, so that nobody else on the host reaches the socket, whatever the
-/// container does to the modes of what is mounted into it.
+/// Its parent lets in root and the group of a router that runs as its own user, so that nobody else
+/// on the host reaches the socket, whatever the container does to the modes of what is mounted into
+/// it.
 ///
 /// # Errors
 /// The socket's path would be too long, or a directory cannot be made.
@@ -41,13 +43,9 @@ pub fn prepare(directories: &Directories, tenant: &TenantId) -> Result<PathBuf, 
     let parent = directories.sockets();
     let directory = directories.socket_directory(tenant);
     check_length(directories, tenant)?;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&parent)
-        .map_err(ContainerError::directory("make", &parent))?;
+    directories::make(&parent, 0o710).map_err(ContainerError::directory("make", &parent))?;
     // It may be there already with another mode.
-    std::fs::set_permissions(&parent, Permissions::from_mode(0o700))
+    std::fs::set_permissions(&parent, Permissions::from_mode(0o710))
         .map_err(ContainerError::directory("protect", &parent))?;
     match DirBuilder::new().mode(0o755).create(&directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -86,7 +84,7 @@ mod tests {
         let made = prepare(&directories, &acme).unwrap();
         assert_eq!(
             std::fs::metadata(directories.sockets()).unwrap().mode() & 0o777,
-            0o700
+            0o710
         );
         assert!(made.is_dir());
         assert_eq!(

@@ -24,6 +24,7 @@ use crate::config::limits::HEALTH_INTERVAL;
 use crate::config::limits::HEALTH_RETRIES;
 use crate::config::limits::SERVER_READY_DEADLINE;
 use crate::container::readiness::READY_TEST;
+use crate::container::server_tls::TlsEnd;
 use crate::tenant::record::Blueprint;
 
 /// Where the image keeps its data (PostgreSQL 18 images: PGDATA is `18/docker` in it).
@@ -46,19 +47,17 @@ const ENVIRONMENT: [&str; 3] = [
     "POSTGRES_INITDB_ARGS=--auth-local=peer --auth-host=scram-sha-256",
 ];
 
-/// No TCP, not even inside the container: the router comes over the socket.
-const COMMAND: [&str; 3] = ["postgres", "-c", "listen_addresses="];
-
 /// The container of one tenant.
 pub(super) fn container(
     blueprint: &Blueprint,
+    tls: TlsEnd,
     volume: &str,
     socket_directory: &Path,
     labels: HashMap<String, String>,
 ) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(blueprint.image.clone()),
-        cmd: Some(owned(&COMMAND)),
+        cmd: Some(owned(tls.command())),
         env: Some(owned(&ENVIRONMENT)),
         labels: Some(labels.clone()),
         healthcheck: Some(health_check()),
@@ -173,6 +172,7 @@ mod tests {
         };
         container(
             &blueprint,
+            TlsEnd::Router,
             "pgs-0-acme",
             Path::new("/s/sockets/acme"),
             HashMap::new(),

@@ -313,7 +313,7 @@ impl Session {
     }
 }
 
-/// Whether the router is to listen to the source of a direction from now on; says so to the verdict.
+/// Whether the router is to listen to the source of a direction from now on; the verdict is told.
 fn listen(
     kernel: &KernelAccess,
     enrolment: &Enrolment,

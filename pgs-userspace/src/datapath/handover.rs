@@ -96,6 +96,8 @@ pub enum CloseReason {
     BackendFailed(String),
     /// Access was disabled, or an administrator ended the session.
     Terminated,
+    /// Nothing moved for as long as may be.
+    Idle,
     /// The router stops.
     Shutdown,
     /// Another router left it in a state from which it cannot go on.
@@ -112,6 +114,7 @@ impl fmt::Display for CloseReason {
             Self::ClientFailed(why) => write!(formatter, "client connection failed: {why}"),
             Self::BackendFailed(why) => write!(formatter, "backend connection failed: {why}"),
             Self::Terminated => formatter.write_str("terminated by administrator"),
+            Self::Idle => formatter.write_str("idle for too long"),
             Self::Shutdown => formatter.write_str("router shut down"),
             Self::Orphaned(why) => write!(formatter, "not taken over: {why}"),
             Self::Deadline(what) => write!(formatter, "deadline: {what}"),

@@ -11,8 +11,10 @@ pub mod handover;
 pub mod kernel;
 pub mod meter;
 mod pump;
+mod reach;
 mod session;
 mod socket;
+mod succession;
 mod token;
 pub(crate) mod unsent;
 mod worker;
@@ -39,11 +41,12 @@ use kernel::KernelBytes;
 use kernel::KernelPath;
 use kernel::Place;
 use meter::Meter;
-use worker::WorkerHandle;
-use worker::WorkerReach;
+use reach::WorkerHandle;
+use reach::WorkerReach;
 
 use crate::config::limits::NOTICES_WAIT;
 use crate::config::limits::RELEASE_DEADLINE;
+use crate::privileges;
 
 /// Which path the user asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -321,7 +324,7 @@ fn follow_notices(
     let refused = |error: kernel::KernelPathError| DataPathError::KernelRefused(error.to_string());
     let mut notices = kernel.notices().map_err(refused)?;
     let workers: Vec<_> = workers.iter().map(WorkerHandle::reach).collect();
-    let run = move || {
+    let mut follow = move || {
         while followed.load(SeqCst) {
             let parts = workers.len() as u32;
             let told = notices.wait(Some(NOTICES_WAIT), |place| {
@@ -331,14 +334,17 @@ fn follow_notices(
                 }
             });
             if let Err(error) = told {
-                tracing::error!(%error, "poll of the verdict's notices failed; clients may have to wait");
+                tracing::error!(%error, "poll of the verdict's notices failed; clients may wait");
                 return;
             }
         }
     };
     std::thread::Builder::new()
         .name("notices".into())
-        .spawn(run)?;
+        .spawn(move || {
+            privileges::relinquish_or_log();
+            follow();
+        })?;
     Ok(())
 }
 

@@ -7,9 +7,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::sync::mpsc::SyncSender;
-use std::sync::mpsc::TrySendError;
-use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -18,7 +15,6 @@ use nix::sys::epoll::EpollCreateFlags;
 use nix::sys::epoll::EpollEvent;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::epoll::EpollTimeout;
-use nix::sys::eventfd::EfdFlags;
 use nix::sys::eventfd::EventFd;
 
 use super::handover::CloseReason;
@@ -27,6 +23,7 @@ use super::handover::Orphan;
 use super::kernel::KernelAccess;
 use super::kernel::Place;
 use super::meter::Meter;
+use super::reach::Command;
 use super::session::Interests;
 use super::session::Loan;
 use super::session::Session;
@@ -37,162 +34,10 @@ use super::token::pack;
 use super::token::unpack;
 use crate::config::limits::EPOLL_GRANULE;
 use crate::config::limits::RELAY_BUFFER_BYTES;
-use crate::config::limits::WORKER_COMMANDS_MAX;
 use crate::config::limits::WORKER_EVENTS_MAX;
 
-/// What a worker is told.
-#[derive(Debug)]
-enum Command {
-    Adopt(Box<Handover>),
-    Resume(Box<Orphan>),
-    Notice(Place),
-    Clear(Place),
-    Release(SyncSender<()>),
-    KeepAgain,
-    End(Arc<Meter>, CloseReason),
-    EndAll(CloseReason),
-}
-
-/// What it takes to tell a worker something.
-#[derive(Debug, Clone)]
-pub(super) struct WorkerReach {
-    commands: SyncSender<Command>,
-    wake: Arc<EventFd>,
-}
-
-/// The other threads' end of a worker.
-#[derive(Debug)]
-pub(super) struct WorkerHandle {
-    reach: WorkerReach,
-    thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
-}
-
-impl WorkerHandle {
-    /// Starts a worker; `kernel` is `None` when it is to relay everything.
-    pub(super) fn start(index: usize, kernel: Option<KernelAccess>) -> io::Result<Self> {
-        let (commands, inbox) = sync_channel(WORKER_COMMANDS_MAX);
-        let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        let wake = Arc::new(wake);
-        let mut worker = Worker::new(inbox, Arc::clone(&wake), kernel)?;
-        let thread = std::thread::Builder::new()
-            .name(format!("data-path-{index}"))
-            .spawn(move || worker.run())?;
-        Ok(Self {
-            reach: WorkerReach { commands, wake },
-            thread: std::sync::Mutex::new(Some(thread)),
-        })
-    }
-
-    /// Gives a session to the worker, or gives it back when too much waits already.
-    pub(super) fn adopt(&self, handover: Handover) -> Result<(), Box<Handover>> {
-        match self
-            .reach
-            .commands
-            .try_send(Command::Adopt(Box::new(handover)))
-        {
-            Ok(()) => {
-                self.reach.wake();
-                Ok(())
-            }
-            Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) => match command
-            {
-                Command::Adopt(handover) => Err(handover),
-                _ => Ok(()),
-            },
-        }
-    }
-
-    /// Ends the session that `meter` counts, if it is this worker's. False when too much waits.
-    pub(super) fn end(&self, meter: &Arc<Meter>, reason: CloseReason) -> bool {
-        self.reach.tell(Command::End(Arc::clone(meter), reason))
-    }
-
-    /// For another thread.
-    pub(super) fn reach(&self) -> WorkerReach {
-        self.reach.clone()
-    }
-
-    /// Ends every session of this worker, and the worker with the last one.
-    pub(super) fn end_all(&self, reason: CloseReason) -> bool {
-        // Waits for its place: without it the worker would not end.
-        let told = self.reach.commands.send(Command::EndAll(reason)).is_ok();
-        self.reach.wake();
-        told
-    }
-
-    /// Whether the thread goes on. One that ended by a fault takes no more sessions.
-    pub(super) fn is_running(&self) -> bool {
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        thread.as_ref().is_some_and(|thread| !thread.is_finished())
-    }
-
-    /// Waits for the thread to end.
-    pub(super) fn join(&self) {
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!("a data path worker panicked");
-        }
-    }
-}
-
-impl WorkerReach {
-    /// Tells of diverted bytes of the session at this place. False when too much waits.
-    pub(super) fn notice(&self, place: Place) -> bool {
-        self.tell(Command::Notice(place))
-    }
-
-    /// Gives the worker a session that another router has left; gives it back when too much waits.
-    pub(super) fn resume(&self, orphan: Orphan) -> Result<(), Box<Orphan>> {
-        match self.commands.try_send(Command::Resume(Box::new(orphan))) {
-            Ok(()) => {
-                self.wake();
-                Ok(())
-            }
-            Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) => match command
-            {
-                Command::Resume(orphan) => Err(orphan),
-                _ => Ok(()),
-            },
-        }
-    }
-
-    /// Has the worker clear a place that nobody goes on with.
-    pub(super) fn clear(&self, place: Place) -> bool {
-        self.tell(Command::Clear(place))
-    }
-
-    /// Has the worker leave its sessions to another router; `done` is told.
-    pub(super) fn release(&self, done: SyncSender<()>) -> bool {
-        self.tell(Command::Release(done))
-    }
-
-    /// Has the worker's sessions kept again.
-    pub(super) fn keep_again(&self) -> bool {
-        self.tell(Command::KeepAgain)
-    }
-
-    fn tell(&self, command: Command) -> bool {
-        let told = self.commands.try_send(command).is_ok();
-        self.wake();
-        told
-    }
-
-    fn wake(&self) {
-        // Fails only when the counter is full, and then the worker is awake already.
-        self.wake.write(1).ok();
-    }
-}
-
-struct Worker {
+/// The thread's own.
+pub(super) struct Worker {
     epoll: Epoll,
     inbox: Receiver<Command>,
     wake: Arc<EventFd>,
@@ -217,7 +62,7 @@ struct Entry {
 }
 
 impl Worker {
-    fn new(
+    pub(super) fn new(
         inbox: Receiver<Command>,
         wake: Arc<EventFd>,
         kernel: Option<KernelAccess>,
@@ -239,7 +84,7 @@ impl Worker {
         })
     }
 
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         let mut events = vec![EpollEvent::empty(); WORKER_EVENTS_MAX];
         while !(self.ending && self.live == 0) {
             let count = match self.epoll.wait(&mut events, self.timeout()) {

@@ -5,8 +5,10 @@
 //! | [`startup`] | the first packet of a connection |
 //! | [`parameters`] | the name/value pairs of a startup packet, and what `options` says |
 //! | [`cancel`] | cancel keys and the request that carries one |
+//! | [`proxy`] | where a client really is, as a trusted load balancer says |
 //! | [`message`] | where the messages of a stream begin and end, in whatever pieces it arrives |
 //! | [`backend`] | what a backend says during authentication |
+//! | [`client_address`] | the address, written into a startup packet |
 //! | [`error_response`] | an ErrorResponse, to bytes and back |
 //! | [`refusal`] | every refusal that pgs itself makes |
 //!
@@ -15,9 +17,11 @@
 
 pub mod backend;
 pub mod cancel;
+pub mod client_address;
 pub mod error_response;
 pub mod message;
 pub mod parameters;
+pub mod proxy;
 pub mod refusal;
 pub mod sqlstate;
 pub mod startup;

@@ -12,13 +12,16 @@ use super::version::ProtocolVersion;
 /// Why pgs refuses a connection, or ends one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// No tenant of that name, or one whose access is off: the client is told the same of both, so
-    /// that nobody can find out what tenants there are.
+    /// No tenant of that name, one whose access is off, or one that takes no client of that
+    /// address: the client is told the same of all, so that nobody can find out what tenants there
+    /// are.
     NoAccess {
         /// User of the startup message.
         user: String,
         /// Database of the startup message.
         database: String,
+        /// Where the client connects from.
+        address: String,
     },
     /// A role that may log in only from inside its tenant's container. Refused before the tenant
     /// is looked up, or the answer would tell whether there is one.
@@ -28,6 +31,17 @@ pub enum Refusal {
     },
     /// The tenant takes encrypted connections only.
     TlsRequired,
+    /// The tenant's own server ends its clients' TLS, and this client's does not lead there.
+    PassthroughOnly,
+    /// The tenant's own server ends its clients' TLS, and it is not to be had.
+    PassthroughUnavailable,
+    /// The tenant's clients must show a certificate that it takes.
+    ClientCertificateRequired,
+    /// The client's certificate is for another user.
+    ClientCertificateUser {
+        /// User of the startup message.
+        user: String,
+    },
     /// The tenant's server does not take connections yet.
     TenantStarting,
     /// The tenant's server does not run.
@@ -38,6 +52,18 @@ pub enum Refusal {
     TooManyTenantConnections {
         /// Tenant id. The client has named it, and access to it is on.
         tenant: String,
+    },
+    /// Too many connections of one client address, at once or within a time.
+    TooManyFromAddress,
+    /// More logins to the tenant were begun than its rate allows.
+    TooManyLogins {
+        /// Tenant id. The client has named it, and access to it is on.
+        tenant: String,
+    },
+    /// Too many logins of one client address to one tenant have failed.
+    TooManyFailedLogins {
+        /// How long it has to wait.
+        seconds: u64,
     },
     /// The tenant's server closed the connection before the client was logged in.
     BackendGone,
@@ -64,6 +90,10 @@ pub enum Refusal {
     },
     /// The startup packet names no user.
     MissingUser,
+    /// The client is to be told to its tenant, and its packet is too long for that.
+    NoRoomForAddress,
+    /// A trusted proxy does not begin with a PROXY protocol header that can be read.
+    NoProxyHeader,
 }
 
 impl Refusal {
@@ -83,7 +113,7 @@ impl Refusal {
             severity: Severity::Fatal,
             sqlstate: self.sqlstate(),
             message: self.message(),
-            detail: self.detail().map(Into::into),
+            detail: self.detail(),
             hint: Some(self.hint().into()),
         }
     }
@@ -107,15 +137,25 @@ impl Refusal {
             Self::NoAccess {
                 user: user(),
                 database: database(),
+                address: "<address>".into(),
             },
             Self::InternalRole { user: user() },
             Self::TlsRequired,
+            Self::PassthroughOnly,
+            Self::PassthroughUnavailable,
+            Self::ClientCertificateRequired,
+            Self::ClientCertificateUser { user: user() },
             Self::TenantStarting,
             Self::TenantStopped,
             Self::TooManyConnections,
             Self::TooManyTenantConnections {
                 tenant: "<tenant>".into(),
             },
+            Self::TooManyFromAddress,
+            Self::TooManyLogins {
+                tenant: "<tenant>".into(),
+            },
+            Self::TooManyFailedLogins { seconds: 1 },
             Self::BackendGone,
             Self::LoginDeadline,
             Self::Terminated,
@@ -129,6 +169,8 @@ impl Refusal {
                 version: ProtocolVersion { major: 2, minor: 0 },
             },
             Self::MissingUser,
+            Self::NoRoomForAddress,
+            Self::NoProxyHeader,
         ]
         .into_iter()
     }
@@ -138,6 +180,17 @@ impl Refusal {
             Self::NoAccess { .. } => ("no_access", SqlState::INVALID_AUTHORIZATION),
             Self::InternalRole { .. } => ("internal_role", SqlState::INVALID_AUTHORIZATION),
             Self::TlsRequired => ("tls_required", SqlState::INVALID_AUTHORIZATION),
+            Self::PassthroughOnly => ("passthrough_only", SqlState::INVALID_AUTHORIZATION),
+            Self::PassthroughUnavailable => {
+                ("passthrough_unavailable", SqlState::CANNOT_CONNECT_NOW)
+            }
+            Self::ClientCertificateRequired => (
+                "client_certificate_required",
+                SqlState::INVALID_AUTHORIZATION,
+            ),
+            Self::ClientCertificateUser { .. } => {
+                ("client_certificate_user", SqlState::INVALID_AUTHORIZATION)
+            }
             Self::TenantStarting => ("tenant_starting", SqlState::CANNOT_CONNECT_NOW),
             Self::TenantStopped => ("tenant_stopped", SqlState::CANNOT_CONNECT_NOW),
             Self::TooManyConnections => ("too_many_connections", SqlState::TOO_MANY_CONNECTIONS),
@@ -145,6 +198,11 @@ impl Refusal {
                 "too_many_tenant_connections",
                 SqlState::TOO_MANY_CONNECTIONS,
             ),
+            Self::TooManyFromAddress => ("too_many_from_address", SqlState::TOO_MANY_CONNECTIONS),
+            Self::TooManyLogins { .. } => ("too_many_logins", SqlState::TOO_MANY_CONNECTIONS),
+            Self::TooManyFailedLogins { .. } => {
+                ("too_many_failed_logins", SqlState::INVALID_AUTHORIZATION)
+            }
             Self::BackendGone => ("backend_gone", SqlState::CONNECTION_FAILURE),
             Self::LoginDeadline => ("login_deadline", SqlState::QUERY_CANCELED),
             Self::Terminated => ("terminated", SqlState::ADMIN_SHUTDOWN),
@@ -158,19 +216,33 @@ impl Refusal {
                 ("unsupported_protocol", SqlState::FEATURE_NOT_SUPPORTED)
             }
             Self::MissingUser => ("missing_user", SqlState::INVALID_AUTHORIZATION),
+            Self::NoRoomForAddress => ("no_room_for_address", SqlState::PROGRAM_LIMIT_EXCEEDED),
+            Self::NoProxyHeader => ("no_proxy_header", SqlState::PROTOCOL_VIOLATION),
         }
     }
 
     fn message(&self) -> String {
         let message = match self {
-            Self::NoAccess { user, database } => {
-                return format!("no access for user \"{user}\" to database \"{database}\"");
+            Self::NoAccess {
+                user,
+                database,
+                address,
+            } => {
+                return format!(
+                    "no access for user \"{user}\" to database \"{database}\" from {address}"
+                );
             }
             Self::InternalRole { user } => {
                 return format!("role \"{user}\" cannot log in through this port");
             }
+            Self::ClientCertificateUser { user } => {
+                return format!("certificate authentication failed for user \"{user}\"");
+            }
             Self::TooManyTenantConnections { tenant } => {
                 return format!("too many connections for tenant \"{tenant}\"");
+            }
+            Self::TooManyLogins { tenant } => {
+                return format!("too many logins to tenant \"{tenant}\" within a short time");
             }
             Self::UnsupportedProtocol { version } => {
                 let ProtocolVersion {
@@ -183,9 +255,14 @@ impl Refusal {
                 );
             }
             Self::TlsRequired => "TLS is required",
+            Self::PassthroughOnly => "TLS up to the database server itself is required",
+            Self::PassthroughUnavailable => "the database server cannot be reached over TLS",
+            Self::ClientCertificateRequired => "connection requires a valid client certificate",
             Self::TenantStarting => "the database system is starting up",
             Self::TenantStopped => "the database system is not running",
             Self::TooManyConnections => "sorry, too many clients already",
+            Self::TooManyFromAddress => "too many connections from this address",
+            Self::TooManyFailedLogins { .. } => "too many failed logins from this address",
             Self::BackendGone => "the database system closed the connection before the login ended",
             Self::LoginDeadline => "canceling authentication due to timeout",
             Self::Terminated => "terminating connection due to administrator command",
@@ -200,31 +277,53 @@ impl Refusal {
                 "received unencrypted data after GSSAPI encryption request"
             }
             Self::MissingUser => "no PostgreSQL user name specified in startup packet",
+            Self::NoRoomForAddress => "startup packet has no room for the client's address",
+            Self::NoProxyHeader => "connection does not begin with a PROXY protocol header",
         };
         message.to_owned()
     }
 
-    fn detail(&self) -> Option<&'static str> {
-        match self {
-            Self::DataAfterSslRequest | Self::DataAfterGssRequest => Some(
+    fn detail(&self) -> Option<String> {
+        let text = match self {
+            Self::TooManyFailedLogins { seconds } => {
+                return Some(format!("The next login may be tried in {seconds} s."));
+            }
+            Self::DataAfterSslRequest | Self::DataAfterGssRequest => {
                 "This could be either a client-software bug or evidence of an attempted \
-                 man-in-the-middle attack.",
-            ),
-            _ => None,
-        }
+                 man-in-the-middle attack."
+            }
+            _ => return None,
+        };
+        Some(text.to_owned())
     }
 
     fn hint(&self) -> &'static str {
         match self {
             Self::NoAccess { .. } => {
                 "The user or the database names the tenant: check both. The administrator sees \
-                 with `pgs status <tenant>` whether it exists and has access."
+                 with `pgs status <tenant>` whether it exists and has access, and with \
+                 `pgs show <tenant>` from which addresses it `allow`s clients."
             }
             Self::InternalRole { .. } => {
                 "Log in as the tenant's own role: the internal one works only from inside the \
                  tenant's container."
             }
             Self::TlsRequired => "Connect with `sslmode=require` or stronger.",
+            Self::PassthroughOnly => {
+                "Connect with `sslmode=require` or stronger to the host name \
+                 `<tenant>.<domain>`, which the administrator knows."
+            }
+            Self::PassthroughUnavailable => {
+                "Try again; the administrator can see why in the router's log, and `pgs restart \
+                 <tenant>` lets the server listen for TLS."
+            }
+            Self::ClientCertificateRequired => {
+                "Connect with `sslmode=require` or stronger, and with `sslcert` and `sslkey` of a \
+                 certificate that the administrator's authority has signed."
+            }
+            Self::ClientCertificateUser { .. } => {
+                "The certificate's common name must be the user's name."
+            }
             Self::TenantStarting => "Try again in a few seconds.",
             Self::TenantStopped => {
                 "The administrator can start it with `pgs start <tenant>` and see why it stopped \
@@ -232,6 +331,17 @@ impl Refusal {
             }
             Self::TooManyConnections | Self::TooManyTenantConnections { .. } => {
                 "Close idle connections or try again later; `pgs sessions` shows who holds them."
+            }
+            Self::TooManyFromAddress => {
+                "Close connections or connect less often; the bounds are `address_arrivals_max` \
+                 and `address_connection_rate_per_minute` of the router's configuration."
+            }
+            Self::TooManyLogins { .. } => {
+                "Keep connections open instead of making new ones; the bound is the tenant's \
+                 `connection_rate_per_minute`, which `pgs show <tenant>` shows."
+            }
+            Self::TooManyFailedLogins { .. } => {
+                "Check the password and try again later: each further failure doubles the wait."
             }
             Self::BackendGone => {
                 "Try again; the administrator can see why with `pgs logs <tenant>`."
@@ -242,10 +352,13 @@ impl Refusal {
             }
             Self::Draining | Self::RouterEnding => "Try again once it has been started again.",
             Self::RouterFault => "Try again; the administrator can see why in the router's log.",
-            Self::MalformedStartup => {
-                "Check that client and server agree on the protocol, and that nothing in between \
-                 changes the bytes."
-            }
+            other => other.hint_about_bytes(),
+        }
+    }
+
+    /// Of what is wrong with what arrived, and not with who it comes from.
+    fn hint_about_bytes(&self) -> &'static str {
+        match self {
             Self::DataAfterSslRequest | Self::DataAfterGssRequest => {
                 "A client waits for the answer to its request before it sends more."
             }
@@ -253,6 +366,19 @@ impl Refusal {
                 "Use a client that speaks protocol 3 (PostgreSQL 7.4 and later)."
             }
             Self::MissingUser => "Give a user name; it may also name the tenant.",
+            Self::NoRoomForAddress => {
+                "Shorten `options` or another parameter by 100 bytes; the administrator can leave \
+                 the address out with `pgs set <tenant> client_address=off`."
+            }
+            Self::NoProxyHeader => {
+                "Connections from this address are a load balancer's: have it send the header, or \
+                 take its address out of `[proxy_protocol] trusted`."
+            }
+            // What is left is `MalformedStartup`.
+            _ => {
+                "Check that client and server agree on the protocol, and that nothing in between \
+                 changes the bytes."
+            }
         }
     }
 }

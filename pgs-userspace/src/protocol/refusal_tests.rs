@@ -27,7 +27,7 @@ fn every_refusal_names_what_is_wrong_and_the_way_out() {
             "would break the table"
         );
     }
-    assert_eq!(names.len(), 18, "a new refusal belongs into `all`");
+    assert_eq!(names.len(), 27, "a new refusal belongs into `all`");
 }
 
 #[test]
@@ -35,13 +35,17 @@ fn an_unknown_tenant_and_a_disabled_one_get_the_same_bytes() {
     let refusal = Refusal::NoAccess {
         user: "u".into(),
         database: "d".into(),
+        address: "192.0.2.1".into(),
     };
     let bytes = refusal.encode();
     let fields: Vec<_> = ErrorResponse::fields(&bytes[5..]).collect();
     assert_eq!(fields[2], (b'C', &b"28000"[..]));
     assert_eq!(
         fields[3],
-        (b'M', &b"no access for user \"u\" to database \"d\""[..])
+        (
+            b'M',
+            &b"no access for user \"u\" to database \"d\" from 192.0.2.1"[..]
+        )
     );
     for (_, text) in fields {
         let text = String::from_utf8_lossy(text);

@@ -19,8 +19,12 @@ impl SqlState {
     pub const FEATURE_NOT_SUPPORTED: Self = Self(*b"0A000");
     /// `invalid_authorization_specification`.
     pub const INVALID_AUTHORIZATION: Self = Self(*b"28000");
+    /// `invalid_password`.
+    pub const INVALID_PASSWORD: Self = Self(*b"28P01");
     /// `too_many_connections`.
     pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
+    /// `program_limit_exceeded`.
+    pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");
     /// `query_canceled`.
     pub const QUERY_CANCELED: Self = Self(*b"57014");
     /// `admin_shutdown`.

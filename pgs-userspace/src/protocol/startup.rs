@@ -28,6 +28,13 @@ pub const GSSENC_REQUEST_CODE: u32 = 1234 << 16 | 5680;
 /// would make a packet of hundreds of megabytes.
 pub const TLS_HANDSHAKE: u8 = 0x16;
 
+/// An SSLRequest.
+pub fn ssl_request() -> [u8; STARTUP_PACKET_BYTES_MIN] {
+    // Length word and code are all of it.
+    let (length, code) = (STARTUP_PACKET_BYTES_MIN as u64, u64::from(SSL_REQUEST_CODE));
+    (length << 32 | code).to_be_bytes()
+}
+
 /// What came first on a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FirstPacket {

@@ -210,3 +210,9 @@ fn replication_as_the_server_reads_it() {
         assert_eq!(replication(value), Replication::Off, "{value}");
     }
 }
+
+#[test]
+fn an_ssl_request_reads_as_one() {
+    assert_eq!(complete(&ssl_request()), FirstPacket::Ssl);
+    assert_eq!(ssl_request(), *b"\0\0\0\x08\x04\xd2\x16\x2f");
+}

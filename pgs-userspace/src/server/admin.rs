@@ -1,5 +1,6 @@
 //! The router's side of the admin socket.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::config::limits::ADMIN_CONNECTIONS_MAX;
 use crate::config::limits::ADMIN_DEADLINE;
 use crate::config::limits::ADMIN_REQUEST_BYTES_MAX;
 use crate::datapath::meter::Path as DataPathOfSession;
+use crate::privileges::Held;
 
 /// What the admin socket tells of the process itself.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ pub(super) struct Process {
     pub(super) begun: Instant,
     pub(super) listen: Vec<String>,
     pub(super) kept: Kept,
+    pub(super) configuration_file: Option<String>,
 }
 
 /// Makes the socket; only root and the router's own user can connect.
@@ -80,24 +83,30 @@ async fn exchange(
     process: &Process,
     mut stream: UnixStream,
 ) -> std::io::Result<()> {
-    let peer = stream.peer_cred()?;
-    if peer.uid() != 0 && peer.uid() != nix::unistd::geteuid().as_raw() {
-        tracing::warn!(uid = peer.uid(), "admin request of a foreign user refused");
-        return Ok(());
-    }
-    let (reader, mut writer) = stream.split();
+    let (reader, _) = stream.split();
     let mut line = Vec::new();
     let mut reader = BufReader::new(reader.take(ADMIN_REQUEST_BYTES_MAX as u64));
     reader.read_until(b'\n', &mut line).await?;
+    // Only now, or who asks would find the connection closed under its question.
+    let peer = stream.peer_cred()?;
+    if peer.uid() != 0 && peer.uid() != nix::unistd::geteuid().as_raw() {
+        tracing::warn!(uid = peer.uid(), "admin request of a foreign user refused");
+        let message = format!("user {} is neither root nor the router's own", peer.uid());
+        return say(&mut stream, &Response::Failed { message }).await;
+    }
     let response = match serde_json::from_slice(&line) {
         Ok(request) => answer(door, process, request),
         Err(error) => Response::Failed {
             message: format!("not a request: {error}"),
         },
     };
-    let mut line = serde_json::to_vec(&response)?;
+    say(&mut stream, &response).await
+}
+
+async fn say(stream: &mut UnixStream, response: &Response) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(response)?;
     line.push(b'\n');
-    writer.write_all(&line).await
+    stream.write_all(&line).await
 }
 
 fn answer(door: &FrontDoor, process: &Process, request: Request) -> Response {
@@ -129,6 +138,8 @@ fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
         uptime_seconds: process.begun.elapsed().as_secs(),
         listen: process.listen.clone(),
         survival: Some(process.kept.report()),
+        privileges: Held::by_this_process().ok(),
+        configuration_file: process.configuration_file.clone(),
         path_requested: findings.requested.name().into(),
         path: if findings.kernel { "kernel" } else { "relay" }.into(),
         path_reason: findings.reason.clone(),
@@ -143,8 +154,16 @@ fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
             .collect(),
         sessions_kernel: sessions.iter().filter(in_kernel).count(),
         sessions: sessions.len(),
-        counters: door.counters.snapshot(),
+        counters: counters(door),
     }
+}
+
+/// What happened, by name.
+fn counters(door: &FrontDoor) -> BTreeMap<String, u64> {
+    let mut counters = door.counters.snapshot();
+    let forgotten = door.admission.forgotten();
+    counters.insert("limits_forgotten".to_owned(), forgotten);
+    counters
 }
 
 fn report(door: &FrontDoor, session: &Session) -> SessionReport {
@@ -157,7 +176,7 @@ fn report(door: &FrontDoor, session: &Session) -> SessionReport {
         user: session.user.clone(),
         database: session.database.clone(),
         client: session.client.to_string(),
-        path: meter.path().name().into(),
+        path: session.path_name().into(),
         path_reason: meter.relay_reason().map(Into::into),
         backend_pid: u32::try_from(backend_pid).ok().filter(|pid| *pid != 0),
         age_seconds: meter.age().as_secs(),

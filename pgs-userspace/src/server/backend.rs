@@ -14,7 +14,6 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 use tokio::time::sleep;
 
-use crate::config::limits::BACKEND_CONNECT_DEADLINE;
 use crate::config::limits::BACKEND_CONNECT_RETRY_INTERVAL_MAX;
 use crate::config::limits::BACKEND_CONNECT_RETRY_INTERVAL_MIN;
 
@@ -23,8 +22,8 @@ use crate::config::limits::BACKEND_CONNECT_RETRY_INTERVAL_MIN;
 pub(super) const SOCKET_NAME: &str = ".s.PGSQL.5432";
 
 /// Connects. A server whose queue of new connections is full is asked again until the deadline.
-pub(super) async fn connect(directory: &Path) -> io::Result<UnixStream> {
-    let deadline = Instant::now() + BACKEND_CONNECT_DEADLINE;
+pub(super) async fn connect(directory: &Path, within: Duration) -> io::Result<UnixStream> {
+    let deadline = Instant::now() + within;
     let path = directory.join(SOCKET_NAME);
     let mut pause: Duration = BACKEND_CONNECT_RETRY_INTERVAL_MIN;
     let socket = pin(&path)?;
@@ -46,7 +45,7 @@ pub(super) async fn connect(directory: &Path) -> io::Result<UnixStream> {
 /// Takes hold of the server's socket itself. The directory is the container's to write in: whoever
 /// gets to run commands there could put a link to another tenant's socket in its place, and this
 /// process may open both.
-fn pin(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn pin(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let socket = nix::fcntl::open(path, flags, Mode::empty())?;
     let kind = SFlag::from_bits_truncate(fstat(&socket)?.st_mode) & SFlag::S_IFMT;
@@ -74,14 +73,15 @@ mod tests {
             directory.path().join("theirs"),
             directory.path().join("ours"),
         );
+        let within = Duration::from_secs(1);
         std::fs::create_dir(&theirs).unwrap();
         std::fs::create_dir(&ours).unwrap();
         let listener = UnixListener::bind(theirs.join(SOCKET_NAME)).unwrap();
         listener.set_nonblocking(true).unwrap();
-        assert!(connect(&theirs).await.is_ok());
+        assert!(connect(&theirs, within).await.is_ok());
         assert!(listener.accept().is_ok());
         symlink(theirs.join(SOCKET_NAME), ours.join(SOCKET_NAME)).unwrap();
-        let error = connect(&ours).await.unwrap_err();
+        let error = connect(&ours, within).await.unwrap_err();
         assert!(error.to_string().contains("is no socket"), "{error}");
         assert!(listener.accept().is_err());
     }

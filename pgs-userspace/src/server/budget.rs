@@ -1,6 +1,5 @@
 //! How many connections the limit on open files has room for.
 
-use crate::config::limits::ARRIVALS_MAX;
 use crate::config::limits::ARRIVALS_MIN;
 use crate::config::limits::DESCRIPTORS_PER_SESSION;
 use crate::config::limits::DESCRIPTORS_RESERVED;
@@ -15,14 +14,22 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Within so many open files, at most so many sessions. Sessions come first; what they leave is
+    /// How many open files so many take.
+    pub fn descriptors(sessions: usize, arrivals: usize) -> usize {
+        let sessions = sessions.saturating_mul(DESCRIPTORS_PER_SESSION);
+        sessions
+            .saturating_add(arrivals)
+            .saturating_add(DESCRIPTORS_RESERVED)
+    }
+
+    /// Within so many open files, at most so many of each. Sessions come first; what they leave is
     /// for arrivals, which are gone within seconds.
-    pub fn within(descriptors: usize, sessions_max: usize) -> Self {
+    pub fn within(descriptors: usize, sessions_max: usize, arrivals_max: usize) -> Self {
         let free = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
         let room = free.saturating_sub(ARRIVALS_MIN) / DESCRIPTORS_PER_SESSION;
         let sessions = sessions_max.min(room).max(1);
         let left = free.saturating_sub(sessions * DESCRIPTORS_PER_SESSION);
-        let arrivals = left.clamp(ARRIVALS_MIN, ARRIVALS_MAX);
+        let arrivals = left.max(ARRIVALS_MIN).min(arrivals_max);
         Self { sessions, arrivals }
     }
 }
@@ -34,7 +41,7 @@ mod tests {
     #[test]
     fn what_is_promised_fits_into_the_limit() {
         for descriptors in [1_024, 4_096, 20_000, 1 << 20] {
-            let Budget { sessions, arrivals } = Budget::within(descriptors, 9_000);
+            let Budget { sessions, arrivals } = Budget::within(descriptors, 9_000, 4_096);
             let taken = DESCRIPTORS_RESERVED + sessions * DESCRIPTORS_PER_SESSION + arrivals;
             assert!(
                 taken <= descriptors,
@@ -42,7 +49,10 @@ mod tests {
             );
             assert!(sessions > 0 && arrivals >= ARRIVALS_MIN);
         }
-        assert_eq!(Budget::within(20_000, 9_000).sessions, 9_000);
-        assert_eq!(Budget::within(usize::MAX, 7).sessions, 7);
+        let wanted = Budget::descriptors(9_000, 4_096);
+        let Budget { sessions, arrivals } = Budget::within(wanted, 9_000, 4_096);
+        assert_eq!((sessions, arrivals), (9_000, 4_096));
+        assert_eq!(Budget::within(usize::MAX, 7, 4_096).sessions, 7);
+        assert_eq!(Budget::within(usize::MAX, 7, 8).arrivals, 8);
     }
 }

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::hash::RandomState;
 use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
@@ -16,15 +18,22 @@ use tokio::time::timeout;
 
 use super::backend;
 use super::counters::Counters;
-use crate::config::limits::CANCEL_DEADLINE;
-use crate::config::limits::CANCELS_IN_FLIGHT_MAX;
+use crate::config::sections::Limits;
 use crate::protocol::cancel::CancelKey;
 use crate::protocol::cancel::CancelRequest;
+use crate::tenant::id::TenantId;
 
 /// Locks of the table; sessions that begin or end at once rarely meet on one.
 const SHARDS: usize = 32;
 
 type Issued = (u32, CancelKey);
+
+/// Whose server issued a key, and where it listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Issuer {
+    pub(super) tenant: TenantId,
+    pub(super) socket_directory: PathBuf,
+}
 
 /// The keys of all live sessions.
 ///
@@ -32,19 +41,23 @@ type Issued = (u32, CancelKey);
 /// key is four bytes: should two tenants ever issue the same pair, it leads to neither of them.
 #[derive(Debug)]
 pub(super) struct CancelTable {
-    shards: Vec<Mutex<HashMap<Issued, Vec<PathBuf>>>>,
+    shards: Vec<Mutex<HashMap<Issued, Vec<Issuer>>>>,
     hasher: RandomState,
     in_flight: Arc<Semaphore>,
+    connect_deadline: Duration,
+    deadline: Duration,
 }
 
-impl Default for CancelTable {
-    fn default() -> Self {
+impl CancelTable {
+    pub(super) fn new(limits: &Limits) -> Self {
         Self {
             shards: std::iter::repeat_with(Mutex::default)
                 .take(SHARDS)
                 .collect(),
             hasher: RandomState::new(),
-            in_flight: Arc::new(Semaphore::new(CANCELS_IN_FLIGHT_MAX)),
+            in_flight: Arc::new(Semaphore::new(limits.cancels_in_flight_max)),
+            connect_deadline: limits.backend_connect_deadline,
+            deadline: limits.cancel_deadline,
         }
     }
 }
@@ -54,7 +67,7 @@ impl Default for CancelTable {
 pub(super) struct Registered {
     table: Arc<CancelTable>,
     issued: Issued,
-    socket_directory: PathBuf,
+    issuer: Issuer,
 }
 
 impl CancelTable {
@@ -63,23 +76,23 @@ impl CancelTable {
         self: &Arc<Self>,
         process_id: u32,
         key: CancelKey,
-        socket_directory: PathBuf,
+        issuer: Issuer,
     ) -> Registered {
         let issued = (process_id, key);
         let mut shard = self.shard(&issued);
         shard
             .entry(issued.clone())
             .or_default()
-            .push(socket_directory.clone());
+            .push(issuer.clone());
         drop(shard);
         Registered {
             table: Arc::clone(self),
             issued,
-            socket_directory,
+            issuer,
         }
     }
 
-    fn shard(&self, issued: &Issued) -> std::sync::MutexGuard<'_, HashMap<Issued, Vec<PathBuf>>> {
+    fn shard(&self, issued: &Issued) -> std::sync::MutexGuard<'_, HashMap<Issued, Vec<Issuer>>> {
         let index = self.hasher.hash_one(issued) as usize % self.shards.len();
         self.shards[index]
             .lock()
@@ -87,22 +100,28 @@ impl CancelTable {
     }
 
     /// The one server that issued this key.
-    fn issuer(&self, request: &CancelRequest) -> Option<PathBuf> {
+    fn issuer(&self, request: &CancelRequest) -> Option<Issuer> {
         let issued = (request.process_id, request.key.clone());
         match self.shard(&issued).get(&issued).map(Vec::as_slice) {
-            Some([directory]) => Some(directory.clone()),
+            Some([issuer]) => Some(issuer.clone()),
             _ => None,
         }
     }
 
-    /// Delivers a CancelRequest, if anybody issued its key. The client gets no answer either way.
-    pub(super) async fn deliver(&self, request: &CancelRequest, counters: &Counters) {
+    /// Delivers a CancelRequest, if anybody issued its key and the client `may` cancel at that
+    /// tenant. It gets no answer either way.
+    pub(super) async fn deliver(
+        &self,
+        request: &CancelRequest,
+        counters: &Counters,
+        may: impl FnOnce(&TenantId) -> bool,
+    ) {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             Counters::add(&counters.cancels_dropped);
-            tracing::warn!("a cancel request was dropped: {CANCELS_IN_FLIGHT_MAX} are under way");
+            tracing::warn!("a cancel request was dropped: as many are under way as may be");
             return;
         };
-        let Some(directory) = self.issuer(request) else {
+        let Some(issuer) = self.issuer(request) else {
             Counters::add(&counters.cancels_unknown);
             tracing::debug!(
                 process_id = request.process_id,
@@ -110,22 +129,27 @@ impl CancelTable {
             );
             return;
         };
-        match timeout(CANCEL_DEADLINE, send(request, &directory)).await {
+        if !may(&issuer.tenant) {
+            Counters::add(&counters.cancels_refused);
+            tracing::info!(tenant = %issuer.tenant, "a cancel request from an address not allowed");
+            return;
+        }
+        match timeout(self.deadline, self.send(request, &issuer.socket_directory)).await {
             Ok(Ok(())) => Counters::add(&counters.cancels_routed),
             Ok(Err(error)) => tracing::warn!(%error, "a cancel request was not delivered"),
             Err(_) => tracing::warn!("a cancel request was not delivered in time"),
         }
     }
-}
 
-/// Ends when the server has acted on the request, which is when it closes: the client takes our
-/// closing as the sign that it may go on.
-async fn send(request: &CancelRequest, directory: &std::path::Path) -> io::Result<()> {
-    let mut server = backend::connect(directory).await?;
-    server.write_all(&request.encode()).await?;
-    let mut nothing = [0; 64];
-    while server.read(&mut nothing).await? > 0 {}
-    Ok(())
+    /// Ends when the server has acted on the request, which is when it closes: the client takes our
+    /// closing as the sign that it may go on.
+    async fn send(&self, request: &CancelRequest, directory: &Path) -> io::Result<()> {
+        let mut server = backend::connect(directory, self.connect_deadline).await?;
+        server.write_all(&request.encode()).await?;
+        let mut nothing = [0; 64];
+        while server.read(&mut nothing).await? > 0 {}
+        Ok(())
+    }
 }
 
 impl Registered {
@@ -141,10 +165,7 @@ impl Drop for Registered {
         let Some(directories) = shard.get_mut(&self.issued) else {
             return;
         };
-        if let Some(index) = directories
-            .iter()
-            .position(|one| *one == self.socket_directory)
-        {
+        if let Some(index) = directories.iter().position(|one| *one == self.issuer) {
             directories.swap_remove(index);
         }
         if directories.is_empty() {
@@ -164,12 +185,19 @@ mod tests {
         }
     }
 
+    fn issuer(tenant: &str) -> Issuer {
+        Issuer {
+            tenant: TenantId::parse(tenant).unwrap(),
+            socket_directory: PathBuf::from("/sockets").join(tenant),
+        }
+    }
+
     #[test]
     fn a_key_leads_to_its_issuer_as_long_as_it_is_registered() {
-        let table = Arc::new(CancelTable::default());
+        let table = Arc::new(CancelTable::new(&Limits::default()));
         let key = CancelKey::new(&[1, 2, 3, 4]).unwrap();
-        let registered = table.register(7, key, "/a".into());
-        assert_eq!(table.issuer(&request(7, &[1, 2, 3, 4])), Some("/a".into()));
+        let registered = table.register(7, key, issuer("a"));
+        assert_eq!(table.issuer(&request(7, &[1, 2, 3, 4])), Some(issuer("a")));
         assert_eq!(table.issuer(&request(8, &[1, 2, 3, 4])), None);
         assert_eq!(table.issuer(&request(7, &[1, 2, 3, 5])), None);
         assert_eq!(table.issuer(&request(7, &[1, 2, 3, 4, 0])), None);
@@ -185,13 +213,13 @@ mod tests {
 
     #[test]
     fn a_pair_that_two_tenants_issued_leads_to_neither() {
-        let table = Arc::new(CancelTable::default());
+        let table = Arc::new(CancelTable::new(&Limits::default()));
         let key = CancelKey::new(&[1, 2, 3, 4]).unwrap();
-        let first = table.register(7, key.clone(), "/a".into());
-        let second = table.register(7, key, "/b".into());
+        let first = table.register(7, key.clone(), issuer("a"));
+        let second = table.register(7, key, issuer("b"));
         assert_eq!(table.issuer(&request(7, &[1, 2, 3, 4])), None);
         drop(first);
-        assert_eq!(table.issuer(&request(7, &[1, 2, 3, 4])), Some("/b".into()));
+        assert_eq!(table.issuer(&request(7, &[1, 2, 3, 4])), Some(issuer("b")));
         drop(second);
         assert!(
             table

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWrite;
@@ -13,9 +14,9 @@ use tokio::net::UnixStream;
 use super::connection::FrontDoor;
 use super::counters::Counters;
 use super::encryption::SecureStream;
+use super::lease::SessionLease;
 use super::secure_relay;
 use super::sessions::Session;
-use super::sessions::SessionLease;
 use crate::datapath::handover::Handover;
 
 /// A client's connection, in the clear or encrypted.
@@ -25,6 +26,10 @@ pub(super) trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send {
 
     /// The host name that the client asked for.
     fn server_name(&self) -> Option<&str>;
+
+    /// The certificate that the client has shown, and those that signed it. Its key is the
+    /// client's.
+    fn certificates(&self) -> Option<&[CertificateDer<'static>]>;
 
     /// The client is logged in: from here on its bytes are only moved, those first that were read
     /// and not yet forwarded.
@@ -42,6 +47,10 @@ impl ClientStream for TcpStream {
     const ENCRYPTED: bool = false;
 
     fn server_name(&self) -> Option<&str> {
+        None
+    }
+
+    fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
         None
     }
 
@@ -92,6 +101,10 @@ impl ClientStream for SecureStream {
         self.get_ref().1.server_name()
     }
 
+    fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.get_ref().1.peer_certificates()
+    }
+
     fn begin_session(
         self,
         door: &FrontDoor,
@@ -120,10 +133,15 @@ fn announce(door: &FrontDoor, session: &Session) {
     tracing::info!(
         session = session.id,
         tenant = %session.tenant,
-        user = session.user.escape_debug().to_string(),
-        database = session.database.escape_debug().to_string(),
+        user = escaped(session.user.as_deref()),
+        database = escaped(session.database.as_deref()),
         client = %session.client,
         backend_pid = session.backend_pid.load(std::sync::atomic::Ordering::Relaxed),
         "session begins"
     );
+}
+
+/// Names come from clients.
+fn escaped(name: Option<&str>) -> Option<String> {
+    name.map(|name| name.escape_debug().to_string())
 }

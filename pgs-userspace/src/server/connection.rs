@@ -3,43 +3,53 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio::time::sleep_until;
 use tokio::time::timeout;
 use tokio::time::timeout_at;
 
+use super::admission::Admission;
+use super::admission::Attempt;
 use super::backend;
 use super::cancel::CancelTable;
+use super::cancel::Issuer;
 use super::client::ClientStream;
 use super::client::finish;
 use super::counters::Counters;
 use super::encryption::Encryption;
+use super::entrance::Places;
+use super::entrance::farewell;
+use super::lease::SessionLease;
 use super::login::Login;
 use super::login::LoginEnd;
+use super::namespace::Namespaces;
 use super::negotiation::Negotiated;
 use super::negotiation::Opening;
-use super::negotiation::TlsRequest;
 use super::negotiation::negotiate;
-use super::negotiation::negotiate_encrypted;
+use super::origin;
+use super::origin::Origin;
 use super::sessions::Identity;
-use super::sessions::SessionLease;
 use super::sessions::Sessions;
-use crate::config::limits::ARRIVAL_DEADLINE;
+use super::tls_policy;
+use super::tls_policy::Shown;
+use crate::config::configuration::Configuration;
 use crate::config::limits::CLOSE_LINGER;
-use crate::config::limits::LOGIN_DEADLINE;
+use crate::config::limits::NO_ACCESS_ANSWER_DELAY;
 use crate::datapath::DataPath;
-use crate::datapath::handover::CloseReason;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::startup::StartupMessage;
 use crate::tenant::registry::RegistryError;
-use crate::tenant::route::Access;
 use crate::tenant::route::Route;
 use crate::tenant::route::RouteTable;
+use crate::tls::client_authorities::ClientAuthorities;
 
 /// A tenant's superuser; it logs in only from inside its container.
 const INTERNAL_ROLE: &[u8] = b"postgres";
@@ -47,10 +57,16 @@ const INTERNAL_ROLE: &[u8] = b"postgres";
 /// What every connection uses.
 #[derive(Debug)]
 pub(super) struct FrontDoor {
+    pub(super) configuration: Configuration,
     pub(super) routes: RouteTable,
     pub(super) sessions: Arc<Sessions>,
     pub(super) cancels: Arc<CancelTable>,
+    pub(super) admission: Arc<Admission>,
+    /// Refused clients that may take their time to read why.
+    pub(super) farewells: Semaphore,
     pub(super) encryption: Encryption,
+    pub(super) authorities: ClientAuthorities,
+    pub(super) namespaces: Namespaces,
     pub(super) counters: Counters,
     pub(super) data_path: Arc<DataPath>,
     pub(super) draining: std::sync::atomic::AtomicBool,
@@ -64,14 +80,32 @@ pub(super) async fn serve(
     permit: OwnedSemaphorePermit,
 ) {
     let accepted = Instant::now();
-    let deadline = accepted + ARRIVAL_DEADLINE;
+    let deadline = accepted + door.configuration.limits.arrival_deadline;
     Counters::add(&door.counters.accepted);
-    let opening = timeout_at(deadline, negotiate(&mut client, &door.encryption)).await;
+    let trusted = &door.configuration.proxy_protocol.trusted;
+    let found = timeout_at(deadline, origin::find(&mut client, address, trusted)).await;
+    let (address, front) = match found {
+        Ok(Ok(Origin::Client(address, front))) => (address, Ok(front)),
+        Ok(Ok(Origin::End(end))) => (address, Err(end)),
+        Ok(Err(error)) => {
+            return tracing::debug!(%address, %error, "connection failed before its header");
+        }
+        Err(_) => (address, Err(late())),
+    };
+    let places = match door.arrive(address, permit) {
+        Ok(places) => places,
+        Err(refusal) => return door.turn_away(&client, address, &refusal),
+    };
     let arrival = Arrival {
         door: &door,
         address,
         accepted,
-        permit,
+        places,
+        refusal: None,
+    };
+    let opening = match front {
+        Ok(front) => timeout_at(deadline, negotiate(&mut client, &door, front)).await,
+        Err(end) => return arrival.serve(client, end).await,
     };
     match opening {
         Ok(Ok(Opening::Settled(negotiated))) => arrival.serve(client, negotiated).await,
@@ -83,81 +117,60 @@ pub(super) async fn serve(
     }
 }
 
-fn late() -> Negotiated {
+pub(super) fn late() -> Negotiated {
     Negotiated::Malformed("no startup packet within the deadline".into())
 }
 
 /// A connection that has not said yet what it wants.
-struct Arrival<'a> {
-    door: &'a FrontDoor,
-    address: SocketAddr,
+pub(super) struct Arrival<'a> {
+    pub(super) door: &'a FrontDoor,
+    pub(super) address: SocketAddr,
     accepted: Instant,
-    permit: OwnedSemaphorePermit,
+    places: Places,
+    /// What a client that wants a session is told, where that is known already.
+    pub(super) refusal: Option<Refusal>,
 }
 
 impl Arrival<'_> {
-    /// The handshake, and what the client says once it is encrypted.
-    async fn encrypt(self, client: TcpStream, request: TlsRequest, front: BytesMut) {
-        let Self {
-            door,
-            address,
-            accepted,
-            ..
-        } = self;
-        let deadline = accepted + ARRIVAL_DEADLINE;
-        let handshake = door.encryption.accept(client, request, front);
-        let mut client = match timeout_at(deadline, handshake).await {
-            Ok(Ok(client)) => client,
-            Ok(Err(error)) => {
-                Counters::add(&door.counters.tls_failed);
-                tracing::info!(%address, %error, "no TLS; closed");
-                return;
-            }
-            Err(_) => {
-                Counters::add(&door.counters.tls_failed);
-                tracing::info!(%address, "no TLS within the deadline; closed");
-                return;
-            }
-        };
-        Counters::add(&door.counters.tls_handshakes);
-        match timeout_at(deadline, negotiate_encrypted(&mut client, request)).await {
-            Ok(Ok(negotiated)) => self.serve(client, negotiated).await,
-            Ok(Err(error)) => {
-                tracing::debug!(%address, %error, "connection failed before its startup packet");
-            }
-            Err(_) => self.serve(client, late()).await,
-        }
+    /// When it must have said what it wants.
+    pub(super) fn deadline(&self) -> Instant {
+        self.accepted + self.door.configuration.limits.arrival_deadline
     }
 
-    async fn serve(self, mut client: impl ClientStream, negotiated: Negotiated) {
+    pub(super) async fn serve(self, mut client: impl ClientStream, negotiated: Negotiated) {
         let Self {
             door,
             address,
             accepted,
-            permit,
+            places,
+            refusal,
         } = self;
-        // From here on a session's place counts, or a cancel's, and no more that of an arrival.
-        drop(permit);
+        let negotiated = match (negotiated, refusal) {
+            (Negotiated::Session(..), Some(refusal)) => Negotiated::Refused(refusal),
+            (negotiated, _) => negotiated,
+        };
         match negotiated {
             Negotiated::Session(message, rest) => {
                 let ended = Connection {
                     door,
                     client,
                     address,
-                    deadline: accepted + LOGIN_DEADLINE,
+                    accepted,
                 }
-                .log_in(&message, rest)
+                .log_in(&message, rest, places)
                 .await;
                 if let Err((client, refusal)) = ended {
-                    refuse(door, client, address, &refusal).await;
+                    door.refuse(client, address, &refusal).await;
                 }
                 return;
             }
             Negotiated::Refused(refusal) => {
-                return refuse(door, client, address, &refusal).await;
+                return door.refuse(client, address, &refusal).await;
             }
             Negotiated::Cancel(request) => {
-                door.cancels.deliver(&request, &door.counters).await;
+                // From here on the place of a cancel counts.
+                drop(places);
+                door.cancel(&request, address).await;
             }
             Negotiated::Silent => Counters::add(&door.counters.silent),
             Negotiated::Malformed(why) => {
@@ -170,53 +183,48 @@ impl Arrival<'_> {
     }
 }
 
-/// Says why not, and closes so that the client gets to read it.
-async fn refuse(
-    door: &FrontDoor,
-    mut client: impl ClientStream,
-    address: SocketAddr,
-    refusal: &Refusal,
-) {
-    door.counters.refused(refusal);
-    tracing::info!(
-        %address,
-        sqlstate = %refusal.sqlstate(),
-        refusal = refusal.name(),
-        "connection refused"
-    );
-    let farewell = async {
-        client.write_all(&refusal.encode()).await?;
-        finish(&mut client).await
-    };
-    // The client may be gone: there is nobody left to tell.
-    timeout(CLOSE_LINGER, farewell).await.ok();
-}
-
 /// A client that has sent its startup packet.
 struct Connection<'a, C> {
     door: &'a FrontDoor,
     client: C,
     address: SocketAddr,
-    deadline: Instant,
+    accepted: Instant,
 }
 
 impl<C: ClientStream> Connection<'_, C> {
     /// Finds the tenant, logs the client in there, lets the session begin. A refusal comes back
     /// with the client that is to be told.
-    async fn log_in(self, message: &StartupMessage, rest: BytesMut) -> Result<(), (C, Refusal)> {
-        let (route, lease) = match self.admit(message) {
+    async fn log_in(
+        self,
+        message: &StartupMessage,
+        rest: BytesMut,
+        places: Places,
+    ) -> Result<(), (C, Refusal)> {
+        let asked = Instant::now();
+        let (route, lease, attempt) = match self.admit(message) {
             Ok(admitted) => admitted,
-            Err(refusal) => return Err((self.client, refusal)),
+            Err(refusal) => {
+                if matches!(refusal, Refusal::NoAccess { .. }) {
+                    // Whether there is such a tenant must not show in the time either.
+                    sleep_until(asked + NO_ACCESS_ANSWER_DELAY).await;
+                }
+                return Err((self.client, refusal));
+            }
         };
-        self.log_in_to(&route, lease, message, rest).await
+        // From here on a session's place counts.
+        drop(places);
+        self.log_in_to(&route, lease, attempt, message, rest).await
     }
 
     /// Whether and where the client may log in.
-    fn admit(&self, message: &StartupMessage) -> Result<(Route, SessionLease), Refusal> {
+    fn admit(
+        &self,
+        message: &StartupMessage,
+    ) -> Result<(Route, SessionLease, Option<Attempt>), Refusal> {
         let Self { door, address, .. } = self;
         let user = String::from_utf8_lossy(message.user()).into_owned();
         let database = String::from_utf8_lossy(message.database()).into_owned();
-        if door.draining.load(std::sync::atomic::Ordering::Relaxed) {
+        if door.is_draining() {
             return Err(Refusal::Draining);
         }
         if door.encryption.required && !C::ENCRYPTED {
@@ -229,18 +237,27 @@ impl<C: ClientStream> Connection<'_, C> {
             tracing::error!(%error, "the registry cannot be read");
             Refusal::RouterFault
         })?;
-        let Some(route) = route.filter(|route| route.access == Access::Enabled) else {
-            return Err(Refusal::NoAccess { user, database });
+        let no_access = Refusal::NoAccess {
+            user: user.clone(),
+            database: database.clone(),
+            address: address.ip().to_canonical().to_string(),
         };
+        let (route, attempt) = door.let_in(route, *address, no_access)?;
+        let shown = Shown {
+            encrypted: C::ENCRYPTED,
+            certificates: self.client.certificates(),
+            user: message.user(),
+        };
+        tls_policy::check(&route, &door.authorities, shown)?;
         let tenant = route.tenant.clone();
         let identity = Identity {
             tenant,
-            user,
-            database,
+            user: Some(user),
+            database: Some(database),
             client: *address,
         };
-        let lease = door.sessions.begin(identity)?;
-        Ok((route, lease))
+        let lease = door.sessions.begin(identity, &route.settings)?;
+        Ok((route, lease, attempt))
     }
 
     /// The tenant that the server name is for, if it is one for tenants; else the one called like
@@ -269,6 +286,7 @@ impl<C: ClientStream> Connection<'_, C> {
         self,
         route: &Route,
         mut lease: SessionLease,
+        attempt: Option<Attempt>,
         message: &StartupMessage,
         rest: BytesMut,
     ) -> Result<(), (C, Refusal)> {
@@ -276,9 +294,15 @@ impl<C: ClientStream> Connection<'_, C> {
             door,
             mut client,
             address,
-            deadline,
+            accepted,
         } = self;
-        let mut backend = match connect(route, message).await {
+        let deadline = accepted + route.settings.login_deadline;
+        let within = door.configuration.limits.backend_connect_deadline;
+        let packet = match origin::startup_packet(route, message, address) {
+            Ok(packet) => packet,
+            Err(refusal) => return Err((client, refusal)),
+        };
+        let mut backend = match connect(route, &packet, within).await {
             Ok(backend) => backend,
             Err(refusal) => return Err((client, refusal)),
         };
@@ -289,8 +313,11 @@ impl<C: ClientStream> Connection<'_, C> {
             // this comes between two of them.
             reason = lease.session().ended() => return Err((client, farewell(&reason))),
         };
+        if login.found_out {
+            attempt.into_iter().for_each(Attempt::failed);
+        }
         let meter = &lease.session().meter;
-        meter.add_to_backend(message.raw().len() + login.to_backend_bytes);
+        meter.add_to_backend(packet.len() + login.to_backend_bytes);
         meter.add_to_client(login.to_client_bytes);
         let session = lease.session().id;
         match ended {
@@ -300,8 +327,11 @@ impl<C: ClientStream> Connection<'_, C> {
                         .session()
                         .backend_pid
                         .store(process_id.into(), RELAXED);
-                    let directory = route.socket_directory.clone();
-                    lease.learn_key(door.cancels.register(process_id, key, directory));
+                    let issuer = Issuer {
+                        tenant: route.tenant.clone(),
+                        socket_directory: route.socket_directory.clone(),
+                    };
+                    lease.learn_key(door.cancels.register(process_id, key, issuer));
                 }
                 client.begin_session(door, backend, login.held.freeze(), lease);
                 Ok(())
@@ -331,11 +361,11 @@ impl<C: ClientStream> Connection<'_, C> {
 
 const RELAXED: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Relaxed;
 
-/// Connects to the tenant's server and sends it the startup packet, byte for byte.
-async fn connect(route: &Route, message: &StartupMessage) -> Result<UnixStream, Refusal> {
+/// Connects to the tenant's server and sends it the startup packet.
+async fn connect(route: &Route, packet: &[u8], within: Duration) -> Result<UnixStream, Refusal> {
     let connected = async {
-        let mut backend = backend::connect(&route.socket_directory).await?;
-        backend.write_all(message.raw()).await?;
+        let mut backend = backend::connect(&route.socket_directory, within).await?;
+        backend.write_all(packet).await?;
         std::io::Result::Ok(backend)
     };
     connected.await.map_err(|error| {
@@ -350,12 +380,4 @@ async fn connect(route: &Route, message: &StartupMessage) -> Result<UnixStream, 
             _ => Refusal::RouterFault,
         }
     })
-}
-
-/// What a client is told whose login is ended from outside.
-fn farewell(reason: &CloseReason) -> Refusal {
-    match reason {
-        CloseReason::Shutdown => Refusal::RouterEnding,
-        _ => Refusal::Terminated,
-    }
 }

@@ -21,6 +21,8 @@ pub(super) struct Counters {
     pub(super) tls_handshakes: AtomicU64,
     /// TLS handshakes that failed.
     pub(super) tls_failed: AtomicU64,
+    /// Connections whose TLS was passed through to the tenant's server.
+    pub(super) tls_passed_through: AtomicU64,
     /// Logins that the backend itself refused.
     pub(super) login_failed: AtomicU64,
     /// Sessions that began: handed to the data path, or relayed over TLS.
@@ -29,6 +31,12 @@ pub(super) struct Counters {
     pub(super) cancels_routed: AtomicU64,
     /// CancelRequests with a key that nobody has.
     pub(super) cancels_unknown: AtomicU64,
+    /// CancelRequests from an address that the tenant does not let in.
+    pub(super) cancels_refused: AtomicU64,
+    /// CancelRequests beyond the rate of their client address.
+    pub(super) cancels_limited: AtomicU64,
+    /// Sessions ended because they moved no byte for too long.
+    pub(super) sessions_idle: AtomicU64,
     /// CancelRequests beyond their budget.
     pub(super) cancels_dropped: AtomicU64,
     /// Refusals by their short name; there are as many names as kinds of refusal.
@@ -55,11 +63,15 @@ impl Counters {
             ("connections_malformed", &self.malformed),
             ("tls_handshakes", &self.tls_handshakes),
             ("tls_handshakes_failed", &self.tls_failed),
+            ("tls_passed_through", &self.tls_passed_through),
             ("logins_failed", &self.login_failed),
             ("sessions", &self.sessions),
             ("cancels_routed", &self.cancels_routed),
             ("cancels_unknown", &self.cancels_unknown),
+            ("cancels_refused", &self.cancels_refused),
+            ("cancels_limited", &self.cancels_limited),
             ("cancels_dropped", &self.cancels_dropped),
+            ("sessions_ended_idle", &self.sessions_idle),
         ];
         let refusals = self
             .refusals

@@ -8,6 +8,8 @@ use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::NoServerSessionStorage;
 use rustls::server::ResolvesServerCert;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::version::TLS12;
 use rustls::version::TLS13;
 use tokio::io::AsyncWriteExt as _;
@@ -21,6 +23,9 @@ use super::negotiation::TlsRequest;
 use super::rewound::Rewound;
 use crate::config::limits::CLOSE_LINGER;
 use crate::config::limits::TLS_RECORD_BYTES_MAX;
+use crate::config::sections::Tls;
+use crate::config::sections::TlsVersion;
+use crate::tls::client_certificate::PossessionVerifier;
 use crate::tls::store::CertificateStore;
 
 /// `PG_ALPN_PROTOCOL` of PostgreSQL's `src/include/libpq/pqcomm.h`.
@@ -34,9 +39,20 @@ pub(super) type SecureStream = TlsStream<Rewound<TcpStream>>;
 pub(super) struct Encryption {
     certificates: Arc<CertificateStore>,
     configuration: Arc<ServerConfig>,
+    /// The same, but clients are asked for a certificate.
+    asking: Arc<ServerConfig>,
     /// Whether a session in the clear is refused.
     pub(super) required: bool,
     domains: Vec<String>,
+}
+
+/// Whether a client is asked for a certificate in the handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClientCertificateRequest {
+    /// No.
+    None,
+    /// Yes, but it need not have one.
+    Optional,
 }
 
 /// Why a client is not connected over TLS.
@@ -50,35 +66,33 @@ pub(super) enum HandshakeError {
 }
 
 impl Encryption {
-    /// Resumption and tickets are off, as in PostgreSQL: every session proves itself.
-    pub(super) fn new(
-        certificates: CertificateStore,
-        required: bool,
-        domains: Vec<String>,
-    ) -> Result<Self, rustls::Error> {
+    pub(super) fn new(certificates: CertificateStore, tls: &Tls) -> Result<Self, rustls::Error> {
         let certificates = Arc::new(certificates);
-        let resolver: Arc<dyn ResolvesServerCert> = Arc::<CertificateStore>::clone(&certificates);
-        let mut configuration =
-            ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-                .with_protocol_versions(&[&TLS13, &TLS12])?
-                .with_no_client_auth()
-                .with_cert_resolver(resolver);
-        configuration.alpn_protocols = vec![ALPN.to_vec()];
-        configuration.max_fragment_size = Some(TLS_RECORD_BYTES_MAX);
-        configuration.session_storage = Arc::new(NoServerSessionStorage {});
-        configuration.send_tls13_tickets = 0;
+        let (version_min, verifier) = (tls.version_min, PossessionVerifier::default());
+        let configuration = configuration_of(
+            &certificates,
+            version_min,
+            WebPkiClientVerifier::no_client_auth(),
+        )?;
+        let asking = configuration_of(&certificates, version_min, Arc::new(verifier))?;
         Ok(Self {
             certificates,
             configuration: Arc::new(configuration),
-            required,
-            domains,
+            asking: Arc::new(asking),
+            required: tls.required,
+            domains: tls.domains.0.clone(),
         })
     }
 
-    /// Whether a client that asks for TLS gets it.
-    pub(super) async fn is_offered(&self) -> bool {
+    /// Whether there is a certificate to show to a client that asks for TLS.
+    pub(super) async fn has_certificate(&self) -> bool {
         self.certificates.refresh().await;
         !self.certificates.is_empty()
+    }
+
+    /// Whether server names can name tenants.
+    pub(super) fn has_domains(&self) -> bool {
+        !self.domains.is_empty()
     }
 
     /// The handshake. `front` was read from the client already.
@@ -87,8 +101,13 @@ impl Encryption {
         client: TcpStream,
         request: TlsRequest,
         front: BytesMut,
+        certificates: ClientCertificateRequest,
     ) -> Result<SecureStream, HandshakeError> {
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.configuration));
+        let configuration = match certificates {
+            ClientCertificateRequest::None => &self.configuration,
+            ClientCertificateRequest::Optional => &self.asking,
+        };
+        let acceptor = TlsAcceptor::from(Arc::clone(configuration));
         let handshake = acceptor.accept(Rewound::new(front, client));
         let mut stream = match handshake.into_fallible().await {
             Ok(stream) => stream,
@@ -114,6 +133,28 @@ impl Encryption {
         let known = |known: &String| domain.eq_ignore_ascii_case(known);
         self.domains.iter().any(known).then_some(label)
     }
+}
+
+/// Resumption and tickets are off, as in PostgreSQL: every session proves itself.
+fn configuration_of(
+    certificates: &Arc<CertificateStore>,
+    version_min: TlsVersion,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Result<ServerConfig, rustls::Error> {
+    let versions: &[_] = match version_min {
+        TlsVersion::Tls12 => &[&TLS13, &TLS12],
+        TlsVersion::Tls13 => &[&TLS13],
+    };
+    let resolver: Arc<dyn ResolvesServerCert> = Arc::<CertificateStore>::clone(certificates);
+    let mut configuration = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(versions)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(resolver);
+    configuration.alpn_protocols = vec![ALPN.to_vec()];
+    configuration.max_fragment_size = Some(TLS_RECORD_BYTES_MAX);
+    configuration.session_storage = Arc::new(NoServerSessionStorage {});
+    configuration.send_tls13_tickets = 0;
+    Ok(configuration)
 }
 
 #[cfg(test)]

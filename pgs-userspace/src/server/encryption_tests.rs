@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 
 use super::*;
+use crate::config::value::Domains;
 use crate::tls::files;
 use crate::tls::name::CertificateName;
 use crate::tls::self_signed;
@@ -44,8 +45,12 @@ fn fixture(domains: Vec<String>) -> Fixture {
         .with_no_client_auth();
     trusted.alpn_protocols = vec![ALPN.to_vec()];
     let store = CertificateStore::open(root.path().to_owned());
+    let tls = Tls {
+        domains: Domains(domains),
+        ..Tls::default()
+    };
     Fixture {
-        encryption: Encryption::new(store, false, domains).unwrap(),
+        encryption: Encryption::new(store, &tls).unwrap(),
         trusted: Arc::new(trusted),
         _root: root,
     }
@@ -87,13 +92,16 @@ async fn records_are_small_and_there_are_no_tickets() {
         encryption,
         trusted,
     } = fixture(Vec::new());
-    assert!(encryption.is_offered().await);
+    assert!(encryption.has_certificate().await);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let client = spawn_blocking(move || records(address, trusted));
     let (socket, _) = listener.accept().await.unwrap();
     let front = BytesMut::new();
-    let accepted = encryption.accept(socket, TlsRequest::Direct, front).await;
+    let asked = ClientCertificateRequest::None;
+    let accepted = encryption
+        .accept(socket, TlsRequest::Direct, front, asked)
+        .await;
     let mut stream = accepted.unwrap();
     assert_eq!(stream.get_ref().1.server_name(), Some("localhost"));
     // Less than rustls keeps at once, or there would be a short record in the middle.

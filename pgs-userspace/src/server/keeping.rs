@@ -130,8 +130,8 @@ fn describe(session: &Session, key: Option<&CancelKey>) -> (Record, Totals) {
         client: Some(session.client),
         cancel_key: key.map(|key| key.as_bytes().to_vec()).unwrap_or_default(),
         tenant: session.tenant.to_string(),
-        user: session.user.clone(),
-        database: session.database.clone(),
+        user: session.user.clone().unwrap_or_default(),
+        database: session.database.clone().unwrap_or_default(),
     };
     let totals = Totals {
         to_backend: session.meter.relayed_to_backend(),

@@ -17,10 +17,8 @@ use tokio::time::sleep;
 use super::connection::FrontDoor;
 use super::connection::serve;
 use crate::config::limits::ACCEPT_RETRY_INTERVAL;
-use crate::config::limits::CLIENT_KEEPALIVE_IDLE;
-use crate::config::limits::CLIENT_KEEPALIVE_INTERVAL;
-use crate::config::limits::CLIENT_KEEPALIVE_PROBES_MAX;
 use crate::config::limits::LISTEN_BACKLOG_MAX;
+use crate::config::sections::Limits;
 
 /// Binds and listens.
 pub(super) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -59,7 +57,7 @@ pub(super) async fn accept(
                 continue;
             }
         };
-        if let Err(error) = prepare(&client) {
+        if let Err(error) = prepare(&client, &door.configuration.limits) {
             // The client has gone already: the next step would find out the same.
             tracing::debug!(%address, %error, "a socket option was refused");
         }
@@ -68,14 +66,18 @@ pub(super) async fn accept(
 }
 
 /// A dead peer is found out, and a small answer is not held back.
-fn prepare(client: &TcpStream) -> std::io::Result<()> {
+fn prepare(client: &TcpStream, limits: &Limits) -> std::io::Result<()> {
     client.set_nodelay(true)?;
     let socket = SockRef::from(client);
     let keepalive = TcpKeepalive::new()
-        .with_time(CLIENT_KEEPALIVE_IDLE)
-        .with_interval(CLIENT_KEEPALIVE_INTERVAL)
-        .with_retries(CLIENT_KEEPALIVE_PROBES_MAX);
-    // No TCP_USER_TIMEOUT: by it the kernel counts a client that does not read as gone, although
-    // the client answers every probe.
-    socket.set_tcp_keepalive(&keepalive)
+        .with_time(limits.client_keepalive_idle)
+        .with_interval(limits.client_keepalive_interval)
+        .with_retries(limits.client_keepalive_probes);
+    socket.set_tcp_keepalive(&keepalive)?;
+    match limits.client_user_timeout {
+        // Off unless asked for: by it the kernel counts a client that does not read as gone,
+        // although the client answers every probe.
+        None => Ok(()),
+        timeout => socket.set_tcp_user_timeout(timeout),
+    }
 }

@@ -51,6 +51,11 @@ pub(super) struct Login {
     asked: bool,
     ready: bool,
     refused: Option<(Option<SqlState>, String)>,
+    /// The client has proved itself.
+    authenticated: bool,
+    /// The backend has said that the client is not who it claims to be. Known before the client can
+    /// be, whatever it does then.
+    pub(super) found_out: bool,
     /// Bytes forwarded each way.
     pub(super) to_backend_bytes: usize,
     pub(super) to_client_bytes: usize,
@@ -66,6 +71,8 @@ impl Login {
             asked: false,
             ready: false,
             refused: None,
+            authenticated: false,
+            found_out: false,
             to_backend_bytes: 0,
             to_client_bytes: 0,
         }
@@ -136,6 +143,8 @@ impl Login {
             asked,
             ready,
             refused,
+            authenticated,
+            found_out,
             ..
         } = self;
         scanner.feed(bytes, |event| match event.message {
@@ -145,10 +154,15 @@ impl Login {
             } => {
                 *learnt = Some((process_id, key));
             }
+            BackendMessage::AuthenticationOk => *authenticated = true,
             BackendMessage::AuthenticationRequest(AuthenticationRequest::SaslFinal) => {}
             BackendMessage::AuthenticationRequest(_) => *asked = true,
             BackendMessage::ReadyForQuery { .. } => *ready = true,
-            BackendMessage::Error { sqlstate, message } => *refused = Some((sqlstate, message)),
+            BackendMessage::Error { sqlstate, message } => {
+                // Later ones say that something else is wrong.
+                *found_out |= !*authenticated && sqlstate.is_some_and(says_not_believed);
+                *refused = Some((sqlstate, message));
+            }
             _ => {}
         })
     }
@@ -158,5 +172,46 @@ impl Login {
             Some((sqlstate, message)) => LoginEnd::Refused(sqlstate, message),
             None => LoginEnd::BackendGone,
         }
+    }
+}
+
+/// A wrong password, or a role that may not log in from here or like this.
+fn says_not_believed(sqlstate: SqlState) -> bool {
+    matches!(
+        sqlstate,
+        SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [&[kind], &length.to_be_bytes()[..], body].concat()
+    }
+
+    fn found_out(messages: &[(u8, &[u8])]) -> bool {
+        let mut login = Login::new(BytesMut::new());
+        for (kind, body) in messages {
+            login.listen(&message(*kind, body)).unwrap();
+        }
+        login.found_out
+    }
+
+    const OK: (u8, &[u8]) = (b'R', &[0, 0, 0, 0]);
+    const SASL: (u8, &[u8]) = (b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0");
+
+    #[test]
+    fn a_client_is_found_out_by_what_comes_before_authentication_ok() {
+        let wrong_password = (b'E', &b"SFATAL\0C28P01\0Mwrong\0\0"[..]);
+        let may_not = (b'E', &b"SFATAL\0C28000\0Mno\0\0"[..]);
+        let no_database = (b'E', &b"SFATAL\0C3D000\0Mno\0\0"[..]);
+        assert!(found_out(&[SASL, wrong_password]));
+        assert!(found_out(&[may_not]));
+        assert!(!found_out(&[SASL, no_database]));
+        assert!(!found_out(&[SASL, OK, may_not]));
+        assert!(!found_out(&[SASL]));
     }
 }

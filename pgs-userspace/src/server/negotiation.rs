@@ -12,7 +12,7 @@ use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use super::encryption::Encryption;
+use super::connection::FrontDoor;
 use super::encryption::SecureStream;
 use crate::protocol::Parsed;
 use crate::protocol::cancel::CancelRequest;
@@ -24,7 +24,7 @@ use crate::protocol::startup::StartupMessage;
 use crate::protocol::startup::TLS_HANDSHAKE;
 use crate::protocol::version::ProtocolVersion;
 
-/// The answer to an SSLRequest where there is a certificate.
+/// The answer to an SSLRequest where TLS is to be had.
 const ENCRYPTED: &[u8] = b"S";
 
 /// The answer to a request for encryption that is not to be had.
@@ -63,22 +63,27 @@ pub(super) enum Opening {
     Encrypt(TlsRequest, BytesMut),
 }
 
-/// Reads until it is clear what the connection is. Not cancel safe; the caller's deadline ends it.
+/// Reads until it is clear what the connection is; `front` was read from it already. Not cancel
+/// safe; the caller's deadline ends it.
 pub(super) async fn negotiate(
     client: &mut TcpStream,
-    encryption: &Encryption,
+    door: &FrontDoor,
+    front: BytesMut,
 ) -> io::Result<Opening> {
-    let mut exchange = Exchange::default();
+    let mut exchange = Exchange {
+        buffer: front,
+        ..Exchange::default()
+    };
     loop {
         let packet = match exchange.next_packet(client).await? {
             Next::Packet(packet) => packet,
             Next::End(negotiated) => return Ok(Opening::Settled(negotiated)),
         };
         match packet {
-            FirstPacket::DirectTls if exchange.is_first() && encryption.is_offered().await => {
+            FirstPacket::DirectTls if exchange.is_first() && door.offers_tls().await => {
                 return Ok(Opening::Encrypt(TlsRequest::Direct, exchange.buffer));
             }
-            FirstPacket::Ssl if !exchange.asked_ssl && encryption.is_offered().await => {
+            FirstPacket::Ssl if !exchange.asked_ssl && door.offers_tls().await => {
                 if exchange
                     .buffer
                     .first()

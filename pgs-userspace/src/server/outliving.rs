@@ -14,6 +14,7 @@ use std::time::SystemTime;
 
 use socket2::SockRef;
 
+use super::cancel::Issuer;
 use super::connection::FrontDoor;
 use super::keeping::TABLE;
 use super::sessions::Identity;
@@ -78,8 +79,16 @@ impl Left {
 }
 
 impl KernelSessions {
+    /// Keeps what sessions need to go on, and goes on with those of the last router.
+    pub(super) fn begin(&self, held: Held, table: SessionTable) {
+        self.keep_maps();
+        let table = Arc::new(table);
+        self.door.sessions.keeping.begin(&self.kept, &table);
+        self.resume(held, &table);
+    }
+
     /// Goes on with what the last router has left, and ends what cannot go on.
-    pub(super) fn resume(&self, held: Held, table: &SessionTable) {
+    fn resume(&self, held: Held, table: &SessionTable) {
         let mut taken = others(table);
         let (mut resumed, mut lost) = (0_usize, 0_usize);
         for (slot, descriptors) in held.slots {
@@ -149,15 +158,23 @@ impl KernelSessions {
             backend_process_id,
             key,
         } = known;
-        let directory = self.directories.socket_directory(&identity.tenant);
-        let mut lease = self.door.sessions.resume(id, identity, meter);
+        let issuer = Issuer {
+            tenant: identity.tenant.clone(),
+            socket_directory: self.directories.socket_directory(&identity.tenant),
+        };
+        // Without the registry there are no settings; then nothing is bounded that was.
+        let settings = self.door.routes.settings(&identity.tenant);
+        let idle_timeout = settings
+            .ok()
+            .and_then(|settings| settings.idle_session_timeout);
+        let mut lease = self.door.sessions.resume(id, identity, meter, idle_timeout);
         let session = Arc::clone(lease.session());
         session
             .backend_pid
             .store(u64::from(backend_process_id), Relaxed);
         if let Some(key) = key {
             let cancels = &self.door.cancels;
-            lease.learn_key(cancels.register(backend_process_id, key, directory));
+            lease.learn_key(cancels.register(backend_process_id, key, issuer));
         }
         Orphan {
             place: slot.number(),
@@ -170,7 +187,7 @@ impl KernelSessions {
     }
 
     /// Keeps the maps, without which no session goes on.
-    pub(super) fn keep_maps(&self) {
+    fn keep_maps(&self) {
         let Kept::By(store) = &self.kept else {
             return;
         };
@@ -226,8 +243,8 @@ fn parse(record: Record, totals: Option<Totals>) -> Result<Known, &'static str> 
         id: record.session,
         identity: Identity {
             tenant: TenantId::parse(&record.tenant).map_err(|_| "its tenant has no valid id")?,
-            user: record.user,
-            database: record.database,
+            user: Some(record.user),
+            database: Some(record.database),
             client: record.client.ok_or("its client is not known")?,
         },
         meter: Meter::resumed(age, totals.to_backend, totals.to_client),

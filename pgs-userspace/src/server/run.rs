@@ -17,35 +17,45 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::accepting::Accepting;
 use super::admin;
 use super::admin::Process;
+use super::admission::Admission;
 use super::budget::Budget;
 use super::cancel::CancelTable;
 use super::connection::FrontDoor;
 use super::counters::Counters;
 use super::encryption::Encryption;
+use super::idle;
 use super::keeping::TABLE;
 use super::listener;
+use super::namespace::Namespaces;
+use super::notify;
 use super::outliving::KernelSessions;
 use super::outliving::Left;
 use super::sessions::Sessions;
 use super::survival::KeptListeners;
 use super::survival::Survival;
+use crate::config::configuration::Configuration;
 use crate::config::directories::Directories;
 use crate::config::limits::DRAIN_CHECK_INTERVAL;
+use crate::config::limits::FAREWELLS_MAX;
 use crate::config::limits::SECURE_RELAY_END_DEADLINE;
+use crate::config::sections::Limits;
 use crate::datapath::DataPath;
 use crate::datapath::DataPathError;
-use crate::datapath::PathRequest;
 use crate::datapath::Prepared;
 use crate::datapath::handover::CloseReason;
 use crate::keeper::store::StoreError;
+use crate::privileges;
+use crate::privileges::PrivilegeError;
 use crate::tenant::registry::RegistryError;
 use crate::tenant::route::RouteTable;
+use crate::tls::client_authorities::ClientAuthorities;
 use crate::tls::store::CertificateStore;
 
 /// What `pgs serve` is told.
@@ -53,24 +63,21 @@ use crate::tls::store::CertificateStore;
 pub struct Settings {
     /// Where the registry, the sockets and the admin socket lie.
     pub directories: Directories,
-    /// Where to listen; at least one.
-    pub listen: Vec<SocketAddr>,
-    /// How to move the bytes.
-    pub path: PathRequest,
-    /// How long SIGTERM waits for sessions to end by themselves.
-    pub drain: Duration,
-    /// Whether a session in the clear is refused.
-    pub tls_required: bool,
-    /// Domains whose `<tenant>.<domain>` a server name in TLS can be.
-    pub tls_domains: Vec<String>,
+    /// What the operator has decided.
+    pub configuration: Configuration,
+    /// The file that part of it comes from.
+    pub configuration_file: Option<PathBuf>,
     /// Whether a router that is running is taken over.
     pub take_over: bool,
     /// Whether descriptors are kept outside this process.
     pub keeper: bool,
-    /// Sessions at once, in all.
-    pub sessions_max: usize,
-    /// Sessions at once of one tenant.
-    pub sessions_per_tenant_max: usize,
+}
+
+impl Settings {
+    fn configuration_file_name(&self) -> Option<String> {
+        let file = self.configuration_file.as_ref()?;
+        Some(file.display().to_string())
+    }
 }
 
 /// Why the router does not run.
@@ -119,6 +126,9 @@ pub enum ServeError {
         /// From `bind` or `listen`.
         error: io::Error,
     },
+    /// Privileges cannot be given up.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
     /// A system call failed.
     #[error("{call} `{path}`: {error}")]
     System {
@@ -134,34 +144,40 @@ pub enum ServeError {
 /// Serves until a signal says otherwise, or another router takes over.
 pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let begun = Instant::now();
-    let budget = Budget::within(raise_descriptor_limit(), settings.sessions_max);
+    let configuration = &settings.configuration;
+    let limits = &configuration.limits;
+    let budget = budget(limits);
     let sessions_max = budget.sessions;
-    if sessions_max < settings.sessions_max {
-        tracing::info!(sessions_max, "sessions bounded by the limit on open files");
-    }
     // A signal that comes while the parts are being built must not be lost.
     let mut stop = StopSignals::listen()?;
     Survival::may_begin(&settings)?;
     // What can fail is built first: a router that lets go for this one must not do so for nothing.
-    let routes = RouteTable::open(&settings.directories)?;
-    let encryption = encryption(&settings)?;
-    let prepared = Prepared::new(settings.path)?;
+    let routes = RouteTable::open(&settings.directories, configuration.tenant_defaults.clone())?;
+    let encryption = encryption(&settings, &routes)?;
+    let prepared = Prepared::new(configuration.serve.path)?;
     let (mut survival, mut held) = Survival::begin(&settings).await?;
     let mut kept = KeptListeners::of(&mut held);
-    let listeners = bind_all(&settings.listen, &mut kept)?;
+    let listeners = bind_all(&configuration.serve.listen, &mut kept)?;
     survival.keep_listeners(&listeners, &kept.names);
     drop(kept);
+    let admin_path = settings.directories.admin_socket();
+    let admin_listener = admin::bind(&admin_path).map_err(system("bind", &admin_path))?;
     let left = Left::of(&mut held).map_err(system("memfd_create", Path::new(TABLE)))?;
+    let data_path = Arc::new(DataPath::start(prepared, left.descriptors)?);
+    // Everything is loaded and listened on.
+    privileges::relinquish()?;
     let door = Arc::new(FrontDoor {
         routes,
-        sessions: Arc::new(Sessions::new(
-            sessions_max,
-            settings.sessions_per_tenant_max,
-        )),
-        cancels: Arc::new(CancelTable::default()),
+        configuration: configuration.clone(),
+        sessions: Arc::new(Sessions::new(sessions_max)),
+        cancels: Arc::new(CancelTable::new(limits)),
+        admission: Arc::new(Admission::new(limits)),
+        farewells: Semaphore::new(FAREWELLS_MAX),
         encryption,
+        authorities: ClientAuthorities::default(),
+        namespaces: Namespaces::default(),
         counters: Counters::default(),
-        data_path: Arc::new(DataPath::start(prepared, left.descriptors)?),
+        data_path,
         draining: AtomicBool::new(false),
     });
     let outliving = KernelSessions {
@@ -169,41 +185,49 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         kept: survival.kept.clone(),
         directories: settings.directories.clone(),
     };
-    outliving.keep_maps();
-    let table = Arc::new(left.table);
-    door.sessions.keeping.begin(&survival.kept, &table);
-    outliving.resume(held, &table);
-    let admin_path = settings.directories.admin_socket();
-    let admin_listener = admin::bind(&admin_path).map_err(system("bind", &admin_path))?;
-    let listen = addresses(&listeners);
-    announce(&door, &listen, sessions_max);
-    let mut tasks = JoinSet::new();
+    outliving.begin(held, left.table);
     let process = Arc::new(Process {
         begun,
-        listen,
+        listen: addresses(&listeners),
         kept: survival.kept.clone(),
+        configuration_file: settings.configuration_file_name(),
     });
+    announce(&door, sessions_max, &process);
+    let mut tasks = JoinSet::new();
     tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
-    let mut accepting = Accepting::start(&door, listeners, budget.arrivals);
-    let ending = tokio::select! {
-        () = stop.first() => Ending::Stop,
-        () = accepting.until_handed_over(&mut survival, &outliving) => Ending::HandedOver,
-    };
-    accepting.stop().await;
-    // Whoever has accepted the last connections closes the listeners with this.
-    drop(accepting);
+    tasks.spawn(idle::watch(Arc::clone(&door)));
+    let accepting = Accepting::start(&door, listeners, budget.arrivals);
+    let ending = serve(accepting, &mut stop, &mut survival, &outliving).await;
+    let drain_deadline = configuration.serve.drain_deadline.0;
     if ending == Ending::HandedOver {
         // The sockets under these names are the other router's now.
         tasks.shutdown().await;
-        drain(&door, settings.drain, &mut stop).await;
+        drain(&door, drain_deadline, &mut stop).await;
         return Ok(());
     }
+    notify::stopping("waiting for sessions to end");
     survival.let_go_of_listeners();
     door.draining.store(true, Relaxed);
-    drain(&door, settings.drain, &mut stop).await;
+    drain(&door, drain_deadline, &mut stop).await;
     tasks.shutdown().await;
     survival.end().await;
     std::fs::remove_file(&admin_path).map_err(system("unlink", &admin_path))
+}
+
+/// Accepts connections until it is over, and why it is.
+async fn serve(
+    mut accepting: Accepting,
+    stop: &mut StopSignals,
+    survival: &mut Survival,
+    outliving: &KernelSessions,
+) -> Ending {
+    let ending = tokio::select! {
+        () = stop.first() => Ending::Stop,
+        () = accepting.until_handed_over(survival, outliving) => Ending::HandedOver,
+    };
+    // Whoever has accepted the last connections closes the listeners with this.
+    accepting.stop().await;
+    ending
 }
 
 /// Why this router does not serve any longer.
@@ -218,15 +242,20 @@ fn addresses(listeners: &[Arc<TcpListener>]) -> Vec<String> {
     listeners.iter().filter_map(address).collect()
 }
 
-fn announce(door: &FrontDoor, listen: &[String], sessions_max: usize) {
+/// Tells the log and the service manager that clients are served, and how.
+fn announce(door: &FrontDoor, sessions_max: usize, process: &Process) {
     let findings = door.data_path.findings();
+    let path = if findings.kernel { "kernel" } else { "relay" };
     tracing::info!(
-        listen = listen.join(" "),
-        path = if findings.kernel { "kernel" } else { "relay" },
+        listen = process.listen.join(" "),
+        path,
         reason = findings.reason.as_deref(),
         sessions_max,
+        uid = nix::unistd::geteuid().as_raw(),
+        configuration = process.configuration_file.as_deref(),
         "serving"
     );
+    notify::ready(&format!("path {path}"));
 }
 
 /// Waits for the sessions to end by themselves, at most so long, then ends them.
@@ -269,14 +298,15 @@ async fn empty(door: &FrontDoor) {
 }
 
 /// What there is to encrypt with.
-fn encryption(settings: &Settings) -> Result<Encryption, ServeError> {
+fn encryption(settings: &Settings, routes: &RouteTable) -> Result<Encryption, ServeError> {
     let directory = settings.directories.certificates();
     let certificates = CertificateStore::open(directory.clone());
-    if settings.tls_required && certificates.is_empty() {
+    let tls = &settings.configuration.tls;
+    let elsewhere = !tls.domains.0.is_empty() && routes.tls_wishes()?.passthrough;
+    if tls.required && certificates.is_empty() && !elsewhere {
         return Err(ServeError::NoCertificate(directory));
     }
-    let (required, domains) = (settings.tls_required, settings.tls_domains.clone());
-    Ok(Encryption::new(certificates, required, domains)?)
+    Ok(Encryption::new(certificates, tls)?)
 }
 
 /// SIGTERM and SIGINT.
@@ -327,16 +357,32 @@ fn bind_all(
         .collect()
 }
 
-/// Raises the limit on open files as far as it goes; how many it allows.
-fn raise_descriptor_limit() -> usize {
+/// What of the configured bounds the limit on open files has room for.
+fn budget(limits: &Limits) -> Budget {
+    let (sessions_max, arrivals_max) = (limits.sessions_max, limits.arrivals_max);
+    let descriptors = raise_descriptor_limit(Budget::descriptors(sessions_max, arrivals_max));
+    let budget = Budget::within(descriptors, sessions_max, arrivals_max);
+    if budget.sessions < sessions_max {
+        let sessions_max = budget.sessions;
+        tracing::info!(sessions_max, "sessions bounded by the limit on open files");
+    }
+    budget
+}
+
+/// Raises the limit on open files to what is wanted, or as far as it goes; how many it allows.
+/// Beyond the hard limit it goes with CAP_SYS_RESOURCE.
+fn raise_descriptor_limit(wanted: usize) -> usize {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return usize::MAX;
     };
-    let limit = match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        Ok(()) => hard,
-        Err(_) => soft,
+    let wanted = wanted as u64;
+    let set = |limit: u64| setrlimit(Resource::RLIMIT_NOFILE, limit, limit).map(|()| limit);
+    let raised = if wanted > hard {
+        set(wanted).or_else(|_| set(hard))
+    } else {
+        set(hard)
     };
-    usize::try_from(limit).unwrap_or(usize::MAX)
+    usize::try_from(raised.unwrap_or(soft)).unwrap_or(usize::MAX)
 }
 
 pub(super) fn system(

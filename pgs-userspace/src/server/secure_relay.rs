@@ -1,6 +1,8 @@
-//! A session over TLS: decrypted and encrypted here, one task each, until it is over.
+//! A session over TLS until it is over, one task each: decrypted and encrypted here, or passed on
+//! as it is to the tenant's server, which ends the TLS itself.
 //!
-//! It never becomes a `Handover`: the kernel would redirect what must be encrypted first.
+//! It never becomes a `Handover`: the kernel would redirect what must be encrypted first, and of
+//! what is passed through nobody here knows when its login is over.
 
 use std::future::poll_fn;
 use std::io;
@@ -17,34 +19,32 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt as _;
 use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio::time::Sleep;
 use tokio::time::sleep;
 use tokio::time::timeout;
 
+use super::lease::SessionLease;
 use super::secure_flow::Flow;
 use super::secure_flow::FlowError;
 use super::sessions::Session;
-use super::sessions::SessionLease;
 use crate::config::limits::CLOSE_LINGER;
 use crate::datapath::handover::CloseReason;
 use crate::datapath::handover::Lease as _;
 
 /// Relays until either side ends the session or it is ended from outside. What was read from the
 /// client before goes first.
-pub(super) fn begin<C>(
-    client: C,
-    backend: UnixStream,
-    pending_to_backend: &[u8],
-    lease: SessionLease,
-) where
+pub(super) fn begin<C, B>(client: C, backend: B, pending_to_backend: &[u8], lease: SessionLease)
+where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: BackendStream,
 {
     let session = Arc::clone(lease.session());
     session.meter.begin_tls();
     let mut relay = Relay {
         client,
-        backend: Backend(backend),
+        backend: ResetIsEnd(backend),
         to_backend: Flow::with_pending(pending_to_backend),
         to_client: Flow::default(),
         first: None,
@@ -64,9 +64,9 @@ pub(super) fn begin<C>(
 }
 
 /// A session over TLS.
-struct Relay<C> {
+struct Relay<C, B> {
     client: C,
-    backend: Backend,
+    backend: ResetIsEnd<B>,
     to_backend: Flow,
     to_client: Flow,
     /// Whose end came first.
@@ -76,7 +76,7 @@ struct Relay<C> {
     session: Arc<Session>,
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> Relay<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin, B: BackendStream> Relay<C, B> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<CloseReason> {
         match self.poll_flows(context) {
             Ok(()) => {}
@@ -107,7 +107,11 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Relay<C> {
         if let Poll::Ready(Err(error)) = to_client.poll(context, backend, client, moved) {
             return Err(match error {
                 FlowError::Source(error) => CloseReason::BackendFailed(error.to_string()),
-                FlowError::Target(error) => CloseReason::ClientFailed(error.to_string()),
+                FlowError::Target(error) => match self.first.take() {
+                    // It has said its last, and does not wait for the backend's.
+                    Some(CloseReason::Client) => CloseReason::Client,
+                    _ => CloseReason::ClientFailed(error.to_string()),
+                },
             });
         }
         if to_client.is_ended() {
@@ -141,7 +145,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Relay<C> {
             if linger.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
             }
-            if self.backend.is_gone() {
+            if self.backend.0.is_gone() {
                 return Poll::Ready(self.first.take().unwrap_or(CloseReason::Backend));
             }
             // It still listens, as who has only half closed.
@@ -150,13 +154,15 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Relay<C> {
     }
 }
 
-/// The connection to a tenant's server.
-struct Backend(UnixStream);
+/// How a tenant's server is connected to.
+pub(super) trait BackendStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Whether it has closed both ways. Asked once it has said its last.
+    fn is_gone(&self) -> bool;
+}
 
-impl Backend {
-    /// Whether it has closed both ways.
+impl BackendStream for UnixStream {
     fn is_gone(&self) -> bool {
-        let mut descriptors = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        let mut descriptors = [PollFd::new(self.as_fd(), PollFlags::empty())];
         match nix::poll::poll(&mut descriptors, PollTimeout::ZERO) {
             Ok(_) => descriptors[0]
                 .revents()
@@ -166,15 +172,25 @@ impl Backend {
     }
 }
 
-impl AsyncRead for Backend {
+impl BackendStream for TcpStream {
+    /// TCP does not tell a half close from a whole one, and PostgreSQL makes no half ones.
+    fn is_gone(&self) -> bool {
+        true
+    }
+}
+
+/// A stream whose reset is its end. A peer that closes while it has unread input resets: a backend
+/// whose client went on talking, or a client that does not wait for the end of its TLS. All that it
+/// had sent was read before.
+pub(super) struct ResetIsEnd<S>(pub(super) S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for ResetIsEnd<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.0).poll_read(context, into) {
-            // An AF_UNIX peer that closes while it has unread input resets, which on a backend's
-            // side is no failure: all that it had sent was read before.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
                 Poll::Ready(Ok(()))
             }
@@ -183,7 +199,7 @@ impl AsyncRead for Backend {
     }
 }
 
-impl AsyncWrite for Backend {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ResetIsEnd<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -11,6 +11,7 @@ use super::*;
 use crate::server::sessions::Identity;
 use crate::server::sessions::Sessions;
 use crate::tenant::id::TenantId;
+use crate::tenant::settings::TenantSettings;
 
 /// What the in-memory client's connection holds.
 const CONNECTION_BYTES: usize = 1024;
@@ -30,14 +31,16 @@ fn fixture_with<C>(wrap: impl FnOnce(DuplexStream) -> C, held: &[u8]) -> Fixture
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let sessions = Arc::new(Sessions::new(1, 1));
+    let sessions = Arc::new(Sessions::new(1));
     let identity = Identity {
         tenant: TenantId::parse("acme").unwrap(),
-        user: "acme".into(),
-        database: "acme".into(),
+        user: Some("acme".into()),
+        database: Some("acme".into()),
         client: ([127, 0, 0, 1], 1).into(),
     };
-    let lease = sessions.begin(identity).unwrap();
+    let lease = sessions
+        .begin(identity, &TenantSettings::default())
+        .unwrap();
     let (client, client_end) = duplex(CONNECTION_BYTES);
     let (backend, backend_end) = UnixStream::pair().unwrap();
     begin(wrap(client_end), backend_end, held, lease);

@@ -12,18 +12,18 @@ use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::cancel::Registered;
 use super::keeping::Keeping;
+use super::lease::SessionLease;
 use crate::datapath::DataPath;
 use crate::datapath::handover::CloseReason;
-use crate::datapath::handover::Lease;
-use crate::datapath::handover::SessionSockets;
 use crate::datapath::meter::Meter;
 use crate::protocol::refusal::Refusal;
 use crate::tenant::id::TenantId;
+use crate::tenant::settings::TenantSettings;
 
 /// Locks of a table; sessions that begin or end at once rarely meet on one.
 const SHARDS: usize = 32;
@@ -37,8 +37,9 @@ pub(super) struct Sessions {
     next_id: AtomicU64,
     live: AtomicUsize,
     pub(super) keeping: Keeping,
+    /// Of these, those whose idleness is bounded.
+    bounded_by_idleness: AtomicUsize,
     max: usize,
-    max_per_tenant: usize,
 }
 
 /// One live session.
@@ -46,12 +47,16 @@ pub(super) struct Sessions {
 pub(super) struct Session {
     pub(super) id: u64,
     pub(super) tenant: TenantId,
-    pub(super) user: String,
-    pub(super) database: String,
+    /// Not known where TLS passes through: the login is between the client and the server.
+    pub(super) user: Option<String>,
+    /// As `user`.
+    pub(super) database: Option<String>,
     pub(super) client: SocketAddr,
     pub(super) meter: Arc<Meter>,
     /// As announced in BackendKeyData; zero before.
     pub(super) backend_pid: AtomicU64,
+    /// Where the tenant bounds how long it may be idle.
+    pub(super) idle_timeout: Option<Duration>,
     /// Wakes what ends a session that the data path does not have.
     end: Notify,
     /// Set once, before a session is ended from outside.
@@ -64,6 +69,14 @@ impl Session {
         // The first reason is the one that counts.
         drop(self.ending.set(reason));
         self.end.notify_one();
+    }
+
+    /// How its bytes travel.
+    pub(super) fn path_name(&self) -> &'static str {
+        match &self.user {
+            Some(_) => self.meter.path().name(),
+            None => "passthrough",
+        }
     }
 
     /// Why the session was ended from outside, if it was.
@@ -86,13 +99,13 @@ impl Session {
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) tenant: TenantId,
-    pub(super) user: String,
-    pub(super) database: String,
+    pub(super) user: Option<String>,
+    pub(super) database: Option<String>,
     pub(super) client: SocketAddr,
 }
 
 impl Sessions {
-    pub(super) fn new(max: usize, max_per_tenant: usize) -> Self {
+    pub(super) fn new(max: usize) -> Self {
         Self {
             by_id: std::iter::repeat_with(Mutex::default)
                 .take(SHARDS)
@@ -104,8 +117,8 @@ impl Sessions {
             next_id: AtomicU64::new(1),
             live: AtomicUsize::new(0),
             keeping: Keeping::default(),
+            bounded_by_idleness: AtomicUsize::new(0),
             max,
-            max_per_tenant,
         }
     }
 
@@ -114,8 +127,13 @@ impl Sessions {
         self.live.load(Relaxed)
     }
 
-    /// Makes room for one more and registers it, or says why there is none.
-    pub(super) fn begin(self: &Arc<Self>, identity: Identity) -> Result<SessionLease, Refusal> {
+    /// Makes room for one more and registers it, or says why there is none. Should the tenant have
+    /// more than it may have now, from before, none is ended.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        identity: Identity,
+        settings: &TenantSettings,
+    ) -> Result<SessionLease, Refusal> {
         let Identity {
             tenant,
             user,
@@ -129,7 +147,7 @@ impl Sessions {
         {
             let mut counts = self.tenant_shard(&tenant);
             let count = counts.entry(tenant.clone()).or_default();
-            if *count >= self.max_per_tenant {
+            if *count >= settings.connections_max {
                 self.live.fetch_sub(1, Relaxed);
                 return Err(Refusal::TooManyTenantConnections {
                     tenant: tenant.to_string(),
@@ -144,7 +162,7 @@ impl Sessions {
             database,
             client,
         };
-        Ok(self.register(id, identity, Meter::new()))
+        Ok(self.register(id, identity, Meter::new(), settings.idle_session_timeout))
     }
 
     /// Goes on with a session of another router, whatever the bounds say: it is there already.
@@ -153,6 +171,7 @@ impl Sessions {
         id: u64,
         identity: Identity,
         meter: Meter,
+        idle_timeout: Option<Duration>,
     ) -> SessionLease {
         self.live.fetch_add(1, Relaxed);
         *self
@@ -161,10 +180,16 @@ impl Sessions {
             .or_default() += 1;
         // Ids are not used twice, also not by another router.
         self.next_id.fetch_max(id.saturating_add(1), Relaxed);
-        self.register(id, identity, meter)
+        self.register(id, identity, meter, idle_timeout)
     }
 
-    fn register(self: &Arc<Self>, id: u64, identity: Identity, meter: Meter) -> SessionLease {
+    fn register(
+        self: &Arc<Self>,
+        id: u64,
+        identity: Identity,
+        meter: Meter,
+        idle_timeout: Option<Duration>,
+    ) -> SessionLease {
         let session = Arc::new(Session {
             id,
             tenant: identity.tenant,
@@ -173,16 +198,32 @@ impl Sessions {
             client: identity.client,
             meter: Arc::new(meter),
             backend_pid: AtomicU64::new(0),
+            idle_timeout,
             end: Notify::new(),
             ending: OnceLock::new(),
         });
-        self.id_shard(id).insert(id, Arc::clone(&session));
-        SessionLease {
-            sessions: Arc::clone(self),
-            session,
-            cancel: None,
-            data_path: None,
+        if session.idle_timeout.is_some() {
+            self.bounded_by_idleness.fetch_add(1, Relaxed);
         }
+        self.id_shard(id).insert(id, Arc::clone(&session));
+        SessionLease::new(Arc::clone(self), session)
+    }
+
+    /// The session is over: its place is another's.
+    pub(super) fn forget(&self, session: &Session) {
+        self.id_shard(session.id).remove(&session.id);
+        let mut counts = self.tenant_shard(&session.tenant);
+        if let Some(count) = counts.get_mut(&session.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&session.tenant);
+            }
+        }
+        drop(counts);
+        if session.idle_timeout.is_some() {
+            self.bounded_by_idleness.fetch_sub(1, Relaxed);
+        }
+        self.live.fetch_sub(1, Relaxed);
     }
 
     /// Those of one tenant, or all, in the order of their ids.
@@ -202,10 +243,35 @@ impl Sessions {
     pub(super) fn terminate(&self, tenant: &str, data_path: &DataPath) -> usize {
         let sessions = self.list(Some(tenant));
         for session in &sessions {
-            session.end(CloseReason::Terminated);
-            data_path.end(&session.meter, &CloseReason::Terminated);
+            self.end(session, &CloseReason::Terminated, data_path);
         }
         sessions.len()
+    }
+
+    /// Ends one session, wherever it is.
+    pub(super) fn end(&self, session: &Session, reason: &CloseReason, data_path: &DataPath) {
+        session.end(reason.clone());
+        data_path.end(&session.meter, reason);
+    }
+
+    /// Those of which `is_over` says so, among the ones whose idleness is bounded. Costs nothing
+    /// where there is none.
+    pub(super) fn bounded_by_idleness(
+        &self,
+        is_over: impl Fn(&Session) -> bool,
+    ) -> Vec<Arc<Session>> {
+        let mut over = Vec::new();
+        if self.bounded_by_idleness.load(Relaxed) == 0 {
+            return over;
+        }
+        for shard in &self.by_id {
+            let shard = lock(shard);
+            let bounded = shard
+                .values()
+                .filter(|session| session.idle_timeout.is_some());
+            over.extend(bounded.filter(|session| is_over(session)).cloned());
+        }
+        over
     }
 
     /// Ends every session that the data path does not have.
@@ -229,97 +295,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A session's place: gone when this is dropped.
-#[derive(Debug)]
-pub(super) struct SessionLease {
-    sessions: Arc<Sessions>,
-    session: Arc<Session>,
-    cancel: Option<Registered>,
-    data_path: Option<Arc<DataPath>>,
-}
-
-impl SessionLease {
-    pub(super) fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-
-    /// The backend has said by what it can be cancelled.
-    pub(super) fn learn_key(&mut self, registered: Registered) {
-        self.cancel = Some(registered);
-    }
-
-    /// From here on the data path moves the session's bytes.
-    pub(super) fn hand_over(mut self, data_path: Arc<DataPath>) -> Box<dyn Lease> {
-        self.data_path = Some(data_path);
-        Box::new(self)
-    }
-}
-
-impl Lease for SessionLease {
-    fn owner(&self) -> &str {
-        self.session.tenant.as_str()
-    }
-
-    fn goes_on_alone(&self, place: u32, sockets: SessionSockets<'_>) {
-        let key = self.cancel.as_ref().map(Registered::key);
-        self.sessions
-            .keeping
-            .keep(place, &self.session, key, sockets);
-    }
-
-    fn stays(&self, place: u32) {
-        let key = self.cancel.as_ref().map(Registered::key);
-        self.sessions.keeping.stay(place, &self.session, key);
-    }
-
-    fn needs_this_process(&self, place: u32) {
-        self.sessions.keeping.let_go(place);
-    }
-
-    fn released(self: Box<Self>) {
-        tracing::debug!(session = self.session.id, "left to another router");
-    }
-
-    fn closed(self: Box<Self>, reason: CloseReason) {
-        let Session {
-            id, tenant, meter, ..
-        } = self.session.as_ref();
-        let in_kernel = self
-            .data_path
-            .as_ref()
-            .map(|path| path.kernel_bytes(meter))
-            .unwrap_or_default();
-        tracing::info!(
-            session = id,
-            %tenant,
-            path = meter.path().name(),
-            bytes_to_backend = meter.relayed_to_backend() + in_kernel.to_backend,
-            bytes_to_client = meter.relayed_to_client() + in_kernel.to_client,
-            bytes_in_kernel = in_kernel.to_backend + in_kernel.to_client,
-            seconds = meter.age().as_secs_f64(),
-            %reason,
-            "session closed"
-        );
-    }
-}
-
-impl Drop for SessionLease {
-    fn drop(&mut self) {
-        let Self {
-            sessions, session, ..
-        } = self;
-        sessions.id_shard(session.id).remove(&session.id);
-        let mut counts = sessions.tenant_shard(&session.tenant);
-        if let Some(count) = counts.get_mut(&session.tenant) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&session.tenant);
-            }
-        }
-        sessions.live.fetch_sub(1, Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -327,30 +302,35 @@ mod tests {
     fn identity(tenant: &str) -> Identity {
         Identity {
             tenant: TenantId::parse(tenant).unwrap(),
-            user: tenant.into(),
-            database: tenant.into(),
+            user: Some(tenant.into()),
+            database: Some(tenant.into()),
             client: ([127, 0, 0, 1], 1).into(),
         }
     }
 
     #[test]
     fn both_bounds_hold_and_a_dropped_lease_makes_room() {
-        let sessions = Arc::new(Sessions::new(3, 2));
-        let first = sessions.begin(identity("a")).unwrap();
-        let _second = sessions.begin(identity("a")).unwrap();
+        let sessions = Arc::new(Sessions::new(3));
+        let two = TenantSettings {
+            connections_max: 2,
+            ..TenantSettings::default()
+        };
+        let first = sessions.begin(identity("a"), &two).unwrap();
+        let _second = sessions.begin(identity("a"), &two).unwrap();
         assert!(matches!(
-            sessions.begin(identity("a")),
+            sessions.begin(identity("a"), &two),
             Err(Refusal::TooManyTenantConnections { .. })
         ));
-        let _third = sessions.begin(identity("b")).unwrap();
+        let _third = sessions.begin(identity("b"), &two).unwrap();
         assert!(matches!(
-            sessions.begin(identity("b")),
+            sessions.begin(identity("b"), &two),
             Err(Refusal::TooManyConnections)
         ));
         assert_eq!(sessions.live(), 3);
         drop(first);
         assert_eq!(sessions.live(), 2);
-        let again = sessions.begin(identity("a")).unwrap();
+        assert_eq!(sessions.bounded_by_idleness(|_| true).len(), 0);
+        let again = sessions.begin(identity("a"), &two).unwrap();
         assert_eq!(sessions.list(Some("a")).len(), 2);
         assert_eq!(sessions.list(None).last().unwrap().id, again.session().id);
     }

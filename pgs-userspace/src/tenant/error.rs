@@ -4,6 +4,8 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::tenant::settings::InvalidSetting;
+
 /// What can go wrong with the registry.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -41,6 +43,16 @@ pub enum RegistryError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// A tenant's setting is none that this version knows.
+    #[error("registry `{path}`, tenant `{tenant}`: {source}")]
+    Setting {
+        /// The file.
+        path: PathBuf,
+        /// Whose.
+        tenant: String,
+        /// Which, and why not.
+        source: InvalidSetting,
+    },
     /// Written by another version of pgs, or not a registry at all.
     #[error("registry `{path}` has schema version {found}, this pgs knows version {known}")]
     Version {
@@ -64,7 +76,7 @@ impl RegistryError {
                 source.sqlite_error_code(),
                 Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly)
             ),
-            Self::Version { .. } => false,
+            Self::Setting { .. } | Self::Version { .. } => false,
         }
     }
 
@@ -73,6 +85,9 @@ impl RegistryError {
         match self {
             _ if self.is_permission_denied() => {
                 Some("run it as root, or name a directory of your own with `--state-dir`")
+            }
+            Self::Setting { .. } => {
+                Some("`pgs show <tenant>` shows them; `pgs set <tenant> --unset <name>` undoes one")
             }
             Self::Version { .. } => Some("use the version of pgs that wrote it, or a newer one"),
             _ => None,

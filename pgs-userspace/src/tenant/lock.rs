@@ -1,11 +1,9 @@
 //! One command at a time per tenant; a lock that a crashed command cannot keep.
 
-use std::fs::DirBuilder;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -15,6 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::Flock;
 use nix::fcntl::FlockArg;
 
+use crate::config::directories;
 use crate::config::directories::Directories;
 use crate::tenant::id::TenantId;
 
@@ -51,11 +50,7 @@ impl OperationLock {
             path: path.clone(),
             source,
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&parent)
-            .map_err(failed)?;
+        directories::make(&parent, 0o700).map_err(failed)?;
         loop {
             let mut options = OpenOptions::new();
             options

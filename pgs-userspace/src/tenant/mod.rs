@@ -9,3 +9,6 @@ pub mod registry;
 pub mod reserved;
 pub mod route;
 mod schema;
+pub mod settings;
+pub mod stored_settings;
+pub mod tls_wishes;

@@ -22,8 +22,8 @@ use crate::tenant::schema;
 /// The registry, opened for commands: reads and writes, one process among several.
 #[derive(Debug)]
 pub struct Registry {
-    connection: Connection,
-    path: PathBuf,
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
 }
 
 impl Registry {
@@ -314,7 +314,7 @@ mod tests {
                 error,
                 RegistryError::Version {
                     found: 99,
-                    known: 1,
+                    known: schema::VERSION,
                     ..
                 }
             ),
@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn a_file_that_is_no_database_is_an_error() {
         let (_root, directories) = fixture();
-        std::fs::create_dir_all(directories.state()).unwrap();
+        std::fs::create_dir_all(directories.registry_directory()).unwrap();
         std::fs::write(directories.registry(), "x".repeat(4096)).unwrap();
         assert!(Registry::open(&directories).is_err());
     }

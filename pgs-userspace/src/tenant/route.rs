@@ -16,6 +16,10 @@ pub use crate::tenant::record::Access;
 use crate::tenant::registry::RegistryError;
 use crate::tenant::registry::tenant_id;
 use crate::tenant::schema;
+use crate::tenant::settings::TenantSettings;
+use crate::tenant::stored_settings::resolve;
+use crate::tenant::stored_settings::stored;
+use crate::tenant::tls_wishes::Remembered;
 
 /// Where a connection goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +30,9 @@ pub struct Route {
     pub access: Access,
     /// Directory of the server's Unix socket on the host.
     pub socket_directory: PathBuf,
+    /// What holds for its clients. Nothing but the defaults where access is off: whoever is refused
+    /// must not see by the time that it takes that there is such a tenant.
+    pub settings: TenantSettings,
 }
 
 /// The registry as the router sees it: read at every startup packet, so that a change made by any
@@ -35,14 +42,16 @@ pub struct Route {
 /// The pool's lock is held for a push or a pop, never across a query.
 #[derive(Debug)]
 pub struct RouteTable {
-    registry: PathBuf,
+    pub(super) registry: PathBuf,
     directories: Directories,
+    pub(super) defaults: TenantSettings,
+    pub(super) wishes: Remembered,
     idle: Mutex<Vec<Reader>>,
 }
 
 #[derive(Debug)]
-struct Reader {
-    connection: Connection,
+pub(super) struct Reader {
+    pub(super) connection: Connection,
     file: FileIdentity,
 }
 
@@ -54,15 +63,21 @@ struct FileIdentity {
 }
 
 impl RouteTable {
-    /// Opens the registry of an installation; makes an empty one where there is none.
+    /// Opens the registry of an installation; makes an empty one where there is none. `defaults`
+    /// hold for a tenant as far as nothing else was decided for it.
     ///
     /// # Errors
     /// The directory or the file cannot be made or opened, or another version wrote it.
-    pub fn open(directories: &Directories) -> Result<Self, RegistryError> {
+    pub fn open(
+        directories: &Directories,
+        defaults: TenantSettings,
+    ) -> Result<Self, RegistryError> {
         drop(schema::open_writable(directories)?);
         let table = Self {
             registry: directories.registry(),
             directories: directories.clone(),
+            defaults,
+            wishes: Remembered::default(),
             idle: Mutex::new(Vec::new()),
         };
         table.put_back(table.open_reader()?);
@@ -76,20 +91,64 @@ impl RouteTable {
     /// The registry cannot be read.
     pub fn find(&self, user: &str, database: &str) -> Result<Option<Route>, RegistryError> {
         let reader = self.take()?;
+        let found = self.look_up(&reader, user, database)?;
+        self.put_back(reader);
+        Ok(found)
+    }
+
+    /// What holds for a tenant, whether or not its access is on.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn settings(&self, tenant: &TenantId) -> Result<TenantSettings, RegistryError> {
+        let reader = self.take()?;
+        let settings = self.settings_of(&reader, tenant)?;
+        self.put_back(reader);
+        Ok(settings)
+    }
+
+    fn settings_of(
+        &self,
+        reader: &Reader,
+        tenant: &TenantId,
+    ) -> Result<TenantSettings, RegistryError> {
+        let stored = stored(&reader.connection, tenant);
+        let stored = stored.map_err(RegistryError::query(&self.registry, "SELECT"))?;
+        let pairs = stored
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()));
+        resolve(&self.defaults, pairs).map_err(|source| RegistryError::Setting {
+            path: self.registry.clone(),
+            tenant: tenant.to_string(),
+            source,
+        })
+    }
+
+    fn look_up(
+        &self,
+        reader: &Reader,
+        user: &str,
+        database: &str,
+    ) -> Result<Option<Route>, RegistryError> {
         let found = reader.find(user, database);
         let found = found.map_err(RegistryError::query(&self.registry, "SELECT"))?;
-        self.put_back(reader);
-        Ok(found.map(|(tenant, access)| {
-            let socket_directory = self.directories.socket_directory(&tenant);
-            Route {
-                tenant,
-                access,
-                socket_directory,
-            }
+        let Some((tenant, access)) = found else {
+            return Ok(None);
+        };
+        let settings = match access {
+            Access::Disabled => self.defaults.clone(),
+            Access::Enabled => self.settings_of(reader, &tenant)?,
+        };
+        let socket_directory = self.directories.socket_directory(&tenant);
+        Ok(Some(Route {
+            tenant,
+            access,
+            socket_directory,
+            settings,
         }))
     }
 
-    fn take(&self) -> Result<Reader, RegistryError> {
+    pub(super) fn take(&self) -> Result<Reader, RegistryError> {
         let current = file_identity(&self.registry)?;
         // In a statement of its own: a `while let` would hold the lock across its body.
         let pop = || {
@@ -107,7 +166,7 @@ impl RouteTable {
         }
     }
 
-    fn put_back(&self, reader: Reader) {
+    pub(super) fn put_back(&self, reader: Reader) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < ROUTE_READERS_IDLE_MAX {
             idle.push(reader);
@@ -155,6 +214,7 @@ mod tests {
     use crate::tenant::record::Blueprint;
     use crate::tenant::record::VolumeFate;
     use crate::tenant::registry::Registry;
+    use crate::tenant::stored_settings::SettingsChange;
 
     fn fixture() -> (tempfile::TempDir, Directories) {
         let root = tempfile::tempdir().unwrap();
@@ -188,7 +248,7 @@ mod tests {
         let registry = Registry::open(&directories).unwrap();
         add(&registry, "acme", Access::Enabled);
         add(&registry, "bob", Access::Disabled);
-        let table = RouteTable::open(&directories).unwrap();
+        let table = RouteTable::open(&directories, TenantSettings::default()).unwrap();
         let route = table.find("bob", "acme").unwrap().unwrap();
         assert_eq!(
             (route.tenant.as_str(), route.access),
@@ -223,7 +283,7 @@ mod tests {
     #[test]
     fn a_change_by_another_connection_counts_at_the_next_call() {
         let (_root, directories) = fixture();
-        let table = RouteTable::open(&directories).unwrap();
+        let table = RouteTable::open(&directories, TenantSettings::default()).unwrap();
         assert_eq!(table.find("acme", "acme").unwrap(), None);
         let registry = Registry::open(&directories).unwrap();
         let acme = add(&registry, "acme", Access::Disabled);
@@ -241,16 +301,42 @@ mod tests {
     }
 
     #[test]
+    fn settings_come_with_the_route_on_top_of_the_defaults() {
+        let (_root, directories) = fixture();
+        let registry = Registry::open(&directories).unwrap();
+        let acme = add(&registry, "acme", Access::Enabled);
+        let defaults = TenantSettings {
+            connection_burst: 7,
+            ..TenantSettings::default()
+        };
+        let table = RouteTable::open(&directories, defaults.clone()).unwrap();
+        let settings = || table.find("acme", "x").map(|route| route.unwrap().settings);
+        assert_eq!(settings().unwrap(), defaults);
+        let mut change = SettingsChange::default();
+        change.set("connections_max", "3").unwrap();
+        assert!(registry.change_settings(&acme, &change).unwrap());
+        let found = settings().unwrap();
+        assert_eq!((found.connections_max, found.connection_burst), (3, 7));
+        Connection::open(directories.registry())
+            .unwrap()
+            .execute("UPDATE tenant_setting SET value = 'x'", [])
+            .unwrap();
+        let error = settings().unwrap_err();
+        assert!(matches!(error, RegistryError::Setting { .. }), "{error}");
+    }
+
+    #[test]
     fn a_replaced_registry_is_noticed() {
         let (_root, directories) = fixture();
         let registry = Registry::open(&directories).unwrap();
         add(&registry, "old", Access::Enabled);
         drop(registry);
-        let table = RouteTable::open(&directories).unwrap();
+        let table = RouteTable::open(&directories, TenantSettings::default()).unwrap();
         assert!(table.find("old", "x").unwrap().is_some());
         drop(table.take().unwrap());
         for suffix in ["", "-wal", "-shm"] {
-            let path = directories.state().join(format!("registry.sqlite{suffix}"));
+            let file = format!("registry.sqlite{suffix}");
+            let path = directories.registry_directory().join(file);
             if path.exists() {
                 std::fs::remove_file(path).unwrap();
             }
@@ -276,7 +362,7 @@ mod tests {
         let ids: Vec<_> = (0..count)
             .map(|n| add(&registry, &format!("t{n}"), Access::Enabled))
             .collect();
-        let table = RouteTable::open(&directories).unwrap();
+        let table = RouteTable::open(&directories, TenantSettings::default()).unwrap();
         // A transaction that stays open: readers of the write-ahead log do not wait for it.
         let writer = Connection::open(directories.registry()).unwrap();
         writer

@@ -28,6 +28,13 @@ use crate::config::limits::CERTIFICATE_FILE_BYTES_MAX;
 #[derive(Clone)]
 pub struct Certificate {
     key: Arc<CertifiedKey>,
+    /// What it says.
+    pub description: Description,
+}
+
+/// What a certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
     /// The host names that it is for, in lower case.
     pub names: Vec<String>,
     /// The first second at which it is valid.
@@ -36,6 +43,49 @@ pub struct Certificate {
     pub not_after: SystemTime,
     /// Whether it vouches for itself.
     pub self_signed: bool,
+}
+
+impl Description {
+    /// Reads a certificate, DER.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(der: &[u8]) -> Result<Self, String> {
+        let (_, parsed) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+        let validity = parsed.validity();
+        let at = |time: x509_parser::time::ASN1Time| {
+            let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
+            SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+        };
+        Ok(Self {
+            names: names(&parsed)?,
+            not_before: at(validity.not_before),
+            not_after: at(validity.not_after),
+            self_signed: parsed.issuer() == parsed.subject(),
+        })
+    }
+
+    /// Whether it is for that host name, which may itself have `*.` in front.
+    pub fn covers(&self, host: &str) -> bool {
+        let wild = host
+            .split_once('.')
+            .map(|(_, parent)| format!("*.{parent}"));
+        let covered = |name: &String| name == host || Some(name) == wild.as_ref();
+        self.names.iter().any(covered)
+    }
+
+    /// What its clients may object to at that time.
+    pub fn problem(&self, now: SystemTime) -> Option<&'static str> {
+        if now > self.not_after {
+            Some("expired")
+        } else if now < self.not_before {
+            Some("not valid yet")
+        } else if self.names.is_empty() {
+            Some("for no host name")
+        } else {
+            None
+        }
+    }
 }
 
 /// Why a pair of files is no certificate.
@@ -157,21 +207,12 @@ impl Certificate {
             path: path.clone(),
             reason,
         };
-        let (_, parsed) =
-            X509Certificate::from_der(&own).map_err(|error| damaged(error.to_string()))?;
+        let description = Description::parse(&own).map_err(damaged)?;
         let key = CertifiedKey::from_der(chain, key, &ring::default_provider())
             .map_err(|error| unusable(error, pair))?;
-        let validity = parsed.validity();
-        let at = |time: x509_parser::time::ASN1Time| {
-            let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
-            SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
-        };
         Ok(Self {
             key: Arc::new(key),
-            names: names(&parsed).map_err(damaged)?,
-            not_before: at(validity.not_before),
-            not_after: at(validity.not_after),
-            self_signed: parsed.issuer() == parsed.subject(),
+            description,
         })
     }
 
@@ -180,26 +221,10 @@ impl Certificate {
         &self.key
     }
 
-    /// Whether it is for that host name, which may itself have `*.` in front.
-    pub fn covers(&self, host: &str) -> bool {
-        let wild = host
-            .split_once('.')
-            .map(|(_, parent)| format!("*.{parent}"));
-        let covered = |name: &String| name == host || Some(name) == wild.as_ref();
-        self.names.iter().any(covered)
-    }
-
-    /// What its clients may object to at that time.
-    pub fn problem(&self, now: SystemTime) -> Option<&'static str> {
-        if now > self.not_after {
-            Some("expired")
-        } else if now < self.not_before {
-            Some("not valid yet")
-        } else if self.names.is_empty() {
-            Some("for no host name")
-        } else {
-            None
-        }
+    /// The certificate itself, DER, without those that signed it.
+    pub fn der(&self) -> &[u8] {
+        // There is no `CertifiedKey` made here without one.
+        self.key.cert.first().map_or(&[], |own| own.as_ref())
     }
 }
 
@@ -207,8 +232,7 @@ impl fmt::Debug for Certificate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Certificate")
-            .field("names", &self.names)
-            .field("not_after", &self.not_after)
+            .field("description", &self.description)
             .finish_non_exhaustive()
     }
 }
@@ -246,7 +270,7 @@ fn unusable(error: rustls::Error, pair: &Pair) -> CertificateError {
     }
 }
 
-fn read(
+pub(super) fn read(
     path: &Path,
     check: impl FnOnce(&File) -> Result<(), CertificateError>,
 ) -> Result<Vec<u8>, CertificateError> {

@@ -20,6 +20,7 @@ fn installed(directory: &Path, name: &str) -> Pair {
 fn a_certificate_and_its_key() {
     let root = tempfile::tempdir().unwrap();
     let certificate = Certificate::load(&installed(root.path(), "DB.example.com")).unwrap();
+    let certificate = certificate.description;
     assert_eq!(certificate.names, ["db.example.com"]);
     assert!(certificate.self_signed);
     assert!(certificate.covers("db.example.com"));
@@ -115,6 +116,7 @@ fn what_is_wrong_is_told_without_a_word_of_the_key() {
 fn a_wildcard_covers_one_label() {
     let root = tempfile::tempdir().unwrap();
     let certificate = Certificate::load(&installed(root.path(), "*.example.com")).unwrap();
+    let certificate = certificate.description;
     for name in ["*.example.com", "db.example.com"] {
         assert!(certificate.covers(name), "{name}");
     }

@@ -10,12 +10,14 @@ use std::fs::OpenOptions;
 use std::io;
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 
 use super::name::CertificateName;
 use super::name::NESTED;
+use crate::config::directories;
 use crate::config::limits::CERTIFICATES_MAX;
 
 const CERTIFICATE_FILE: &str = "fullchain.pem";
@@ -131,6 +133,7 @@ pub fn install(
         certificate: directory.join(name.file_name()).join(CERTIFICATE_FILE),
         key: directory.join(name.file_name()).join(KEY_FILE),
     });
+    directories::make(directory, 0o750)?;
     replace(&pair.key, key_pem, 0o600)?;
     replace(&pair.certificate, certificate_pem, 0o644)?;
     Ok(pair)
@@ -140,8 +143,14 @@ fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(0o750)
         .create(directory)?;
+    // Set-group-ID: the directory, and what is made in it, is for its group too, which is that of a
+    // router that runs as its own user.
+    let mode = match fs::metadata(directory)?.mode() & 0o2000 {
+        0 => mode,
+        _ => mode | 0o040,
+    };
     let mut file_name = path.file_name().unwrap_or_default().to_owned();
     file_name.push(format!(".{}.new", std::process::id()));
     let fresh = path.with_file_name(file_name);
@@ -231,7 +240,12 @@ mod tests {
         assert_eq!(fs::read(&pair.certificate).unwrap(), b"new");
         assert_eq!(fs::read(&pair.key).unwrap(), b"new key");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&pair.key), mode(&tls)), (0o600, 0o700));
+        assert_eq!((mode(&pair.key), mode(&tls)), (0o600, 0o750));
+        // A shared directory: its group may read the key.
+        fs::set_permissions(&tls, fs::Permissions::from_mode(0o2750)).unwrap();
+        fs::remove_dir_all(pair.key.parent().unwrap()).unwrap();
+        let pair = install(&tls, &name, b"certificate", b"key").unwrap();
+        assert_eq!(mode(&pair.key), 0o640);
         assert_eq!(fs::read_dir(tls.join("_.example.com")).unwrap().count(), 2);
         touch(&tls.join("lego.example.com.key"));
         let lego = CertificateName::host("lego.example.com").unwrap();

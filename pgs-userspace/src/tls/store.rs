@@ -2,9 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::PoisonError;
@@ -22,6 +19,7 @@ use super::certificate::CertificateError;
 use super::files::Layout;
 use super::files::Pair;
 use super::name::CertificateName;
+use super::stamp::Stamp;
 use crate::config::limits::CERTIFICATE_CHECK_INTERVAL;
 
 /// The certificates of a directory.
@@ -56,16 +54,6 @@ struct Watch {
 struct Entry {
     stamps: [Option<Stamp>; 2],
     good: Option<Certificate>,
-}
-
-/// Tells a file from the one that was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 impl CertificateStore {
@@ -172,7 +160,7 @@ impl Watch {
 
     fn look_at(&mut self, name: CertificateName, pair: &Pair) -> bool {
         // Before reading: what changes meanwhile is seen at the next look.
-        let stamps = [stamp(&pair.certificate), stamp(&pair.key)];
+        let stamps = [Stamp::of(&pair.certificate), Stamp::of(&pair.key)];
         let known = self.entries.get(&name);
         if known.is_some_and(|entry| entry.stamps == stamps) {
             return false;
@@ -180,7 +168,7 @@ impl Watch {
         let last_good = self.entries.remove(&name).and_then(|entry| entry.good);
         let good = match Certificate::load(pair) {
             Ok(certificate) => {
-                let names = certificate.names.join(" ");
+                let names = certificate.description.names.join(" ");
                 tracing::info!(%name, names, "certificate loaded");
                 Some(certificate)
             }
@@ -201,7 +189,7 @@ impl Watch {
             self.entries.iter().filter_map(good)
         };
         for (_, certificate) in entries() {
-            for name in &certificate.names {
+            for name in &certificate.description.names {
                 let key = || Arc::clone(certificate.key());
                 serving.by_name.entry(name.clone()).or_insert_with(key);
             }
@@ -232,17 +220,6 @@ fn warn(name: &CertificateName, error: &CertificateError, kept: bool) {
     } else {
         tracing::warn!(%name, %error, hint, "certificate not used");
     }
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = fs::metadata(path).ok()?;
-    Some(Stamp {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        bytes: metadata.size(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    })
 }
 
 #[cfg(test)]

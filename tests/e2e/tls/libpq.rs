@@ -18,17 +18,17 @@ use super::Ground;
 use super::TENANT;
 use super::with_tls;
 
-const CLIENT_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const CLIENT_LIMIT: Duration = Duration::from_secs(60);
 const INSTALL_LIMIT: Duration = Duration::from_secs(300);
 
 /// As libpq takes it; without the password, which goes by the environment.
-fn connection(ground: &Ground<'_>, host: &str, more: &str) -> String {
+pub(super) fn connection(ground: &Ground<'_>, host: &str, more: &str) -> String {
     let address = ground.router.address();
     let (ip, port) = (address.ip(), address.port());
     format!("host={host} hostaddr={ip} port={port} user={TENANT} dbname={TENANT} {more}")
 }
 
-fn psql(ground: &Ground<'_>, host: &str, more: &str) -> anyhow::Result<Finished> {
+pub(super) fn psql(ground: &Ground<'_>, host: &str, more: &str) -> anyhow::Result<Finished> {
     let mut psql = Command::new("psql");
     psql.env("PGPASSWORD", &ground.tenant.login().password)
         .args([
@@ -162,7 +162,7 @@ pub(super) fn libpq_18_direct_and_cancel(stage: &Stage) -> anyhow::Result<()> {
 }
 
 /// An interpreter with psycopg and the libpq in it: `PGS_TEST_PYTHON`, or one made here.
-fn python() -> anyhow::Result<PathBuf> {
+pub(super) fn python() -> anyhow::Result<PathBuf> {
     if let Some(python) = env::var_os("PGS_TEST_PYTHON") {
         return Ok(PathBuf::from(python));
     }

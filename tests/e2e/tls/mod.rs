@@ -1,9 +1,15 @@
 //! TLS towards clients, each scenario on an installation of its own: certificates count for all of
 //! a router's clients, and the other scenarios compare with a server that has none.
 
+mod client_certificates;
 mod ending;
 mod libpq;
 mod negotiation;
+mod passthrough;
+mod passthrough_libpq;
+mod passthrough_set_up;
+mod policy;
+mod proxied;
 mod reload;
 mod session;
 
@@ -42,11 +48,40 @@ pub(crate) const SCENARIOS: &[Named] = &[
         session::every_byte_and_every_end,
     ),
     ("cancel", session::cancel),
+    ("behind_a_proxy", proxied::behind_a_proxy),
     ("ended_by_the_router", ending::ended_by_the_router),
     (
         "certificates_change_while_serving",
         reload::certificates_change,
     ),
+    ("passthrough", passthrough::the_servers_own_tls),
+    (
+        "passthrough_refusals",
+        passthrough::what_does_not_get_through,
+    ),
+    (
+        "passthrough_without_a_certificate_here",
+        passthrough::without_a_certificate_here,
+    ),
+    (
+        "passthrough_certificate_is_replaced",
+        passthrough_set_up::certificate_is_replaced,
+    ),
+    (
+        "passthrough_begins_and_ends",
+        passthrough_set_up::begins_and_ends,
+    ),
+    (
+        "passthrough_libpq",
+        passthrough_libpq::channel_binding_and_cancel,
+    ),
+    (
+        "client_certificates",
+        client_certificates::each_policy_and_each_client,
+    ),
+    ("client_certificates_libpq", client_certificates::with_libpq),
+    ("required_by_one_tenant", policy::required_by_one_tenant),
+    ("version_min", policy::version_min),
 ];
 
 const SSL_REQUEST: u32 = 1234 << 16 | 5679;
@@ -86,10 +121,16 @@ fn serve(
     arguments: &[&str],
 ) -> anyhow::Result<Router> {
     install(installation, &["--default"], issued)?;
-    let (state, run) = (
-        installation.scratch("state"),
-        installation.scratch("tls-run"),
-    );
+    serve_as_it_is(installation, "tls-run", arguments)
+}
+
+/// With the certificates that are there, or with none.
+fn serve_as_it_is(
+    installation: &Installation,
+    run: &str,
+    arguments: &[&str],
+) -> anyhow::Result<Router> {
+    let (state, run) = (installation.scratch("state"), installation.scratch(run));
     let path = installation.path();
     let arguments = [
         &["--path", path.as_str(), "--tls-domain", DOMAIN],
@@ -143,6 +184,12 @@ impl Ground<'_> {
     fn direct(&self) -> anyhow::Result<Wire> {
         self.connect()?
             .secure(trust::client(Some("localhost"), Some(ALPN))?)
+    }
+
+    /// A connection over TLS to the tenant's own host name.
+    fn named(&self) -> anyhow::Result<Wire> {
+        let name = format!("{TENANT}.{DOMAIN}");
+        self.granted()?.secure(trust::client(Some(&name), None)?)
     }
 
     /// A session over TLS.

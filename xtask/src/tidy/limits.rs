@@ -1,15 +1,17 @@
-//! Bounds are in one file, each with a unit and a word about what it bounds.
+//! Bounds are in one place, each with a unit and a word about what it bounds.
 
 use super::Finding;
 use super::source::Source;
 
 const LIMITS: &str = "pgs-userspace/src/config/limits.rs";
+/// Its parts.
+const PARTS: &str = "pgs-userspace/src/config/limits/";
 const RULE: &str = "limits";
 /// Counted things whose names are not plural.
 const SINGULAR_COUNTS: [&str; 2] = ["BACKLOG", "RESERVED"];
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {
-    if source.path == LIMITS {
+    if source.path == LIMITS || source.path.starts_with(PARTS) {
         declared(source)
     } else {
         elsewhere(source)
@@ -82,9 +84,12 @@ mod tests {
     fn a_limit_has_a_unit_and_a_reason() {
         let good = "/// Why.\npub const FRAME_BYTES_MAX: usize = 1;\n\
                     /// Why.\npub const LOGIN_DEADLINE: Duration = X;\n";
+        let part = format!("{PARTS}a.rs");
         assert!(check(&Source::new(LIMITS, good)).is_empty());
+        assert!(check(&Source::new(&part, good)).is_empty());
         let bad = "\npub const FRAME_MAX: usize = 1;\n";
         assert_eq!(check(&Source::new(LIMITS, bad)).len(), 2);
+        assert_eq!(check(&Source::new(&part, bad)).len(), 2);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod functions;
 mod lexer;
 mod limits;
 mod names;
+mod promises;
 mod shape;
 mod source;
 
@@ -54,6 +55,7 @@ pub(crate) fn run() -> Result<()> {
     let step = Step::new("rules");
     let sources = sources()?;
     let mut findings = required_files(&sources);
+    findings.extend(promises::check(&sources));
     for source in &sources {
         findings.extend(shape::check(source));
         findings.extend(names::check(source));

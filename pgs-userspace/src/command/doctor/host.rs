@@ -8,6 +8,7 @@ use nix::sys::resource::getrlimit;
 
 use crate::command::doctor::Check;
 use crate::config::directories::Directories;
+use crate::config::limits::ARRIVALS_MAX_DEFAULT;
 use crate::config::limits::SESSIONS_MAX_DEFAULT;
 use crate::config::limits::SOCKET_PATH_BYTES_MAX;
 use crate::config::limits::TENANT_ID_BYTES_MAX;
@@ -15,15 +16,18 @@ use crate::container::socket_directory::SOCKET_NAME;
 use crate::error::RUN_AS_ROOT;
 use crate::server::Budget;
 
-/// Bits of `CapEff` (linux/capability.h).
-const CAP_NET_ADMIN: u64 = 1 << 12;
-/// See [`CAP_NET_ADMIN`].
-const CAP_BPF: u64 = 1 << 39;
-
 pub(super) fn checks(directories: &Directories) -> Vec<Check> {
-    let mut checks = vec![kernel(), types(), capabilities(), open_files()];
-    checks.push(directory("state directory", directories.state()));
-    checks.push(directory("run directory", directories.run()));
+    let mut checks = vec![kernel(), types(), open_files()];
+    checks.push(directory(
+        "state directory",
+        directories.state(),
+        directories.run(),
+    ));
+    checks.push(directory(
+        "run directory",
+        directories.run(),
+        directories.run(),
+    ));
     checks.push(socket_paths(directories));
     checks
 }
@@ -46,34 +50,12 @@ fn types() -> Check {
     Check::warning(NAME, format!("there is no {PATH}"), hint)
 }
 
-fn capabilities() -> Check {
-    const NAME: &str = "capabilities";
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    match effective(&status) {
-        Some(set) if set & CAP_BPF != 0 && set & CAP_NET_ADMIN != 0 => {
-            Check::good(NAME, "CAP_BPF and CAP_NET_ADMIN")
-        }
-        Some(set) => {
-            let hint = format!("the kernel path needs CAP_BPF and CAP_NET_ADMIN: {RUN_AS_ROOT}");
-            Check::warning(NAME, format!("{set:#x}"), hint)
-        }
-        None => Check::warning(NAME, "/proc/self/status has no CapEff", "mount /proc"),
-    }
-}
-
-fn effective(status: &str) -> Option<u64> {
-    let field = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(field.trim(), 16).ok()
-}
-
 fn open_files() -> Check {
     const NAME: &str = "open files";
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((_, hard)) => {
             let limit = usize::try_from(hard).unwrap_or(usize::MAX);
-            let sessions = Budget::within(limit, usize::MAX).sessions;
+            let sessions = Budget::within(limit, usize::MAX, ARRIVALS_MAX_DEFAULT).sessions;
             let detail = format!("at most {hard}: room for {sessions} sessions");
             if sessions >= SESSIONS_MAX_DEFAULT {
                 return Check::good(NAME, detail);
@@ -85,7 +67,7 @@ fn open_files() -> Check {
     }
 }
 
-fn directory(name: &'static str, path: &Path) -> Check {
+fn directory(name: &'static str, path: &Path, run: &Path) -> Check {
     let shown = path.display();
     match std::fs::metadata(path) {
         Ok(metadata) if !metadata.is_dir() => Check::fault(
@@ -98,7 +80,12 @@ fn directory(name: &'static str, path: &Path) -> Check {
             Check::fault(name, format!("everybody may write to `{shown}`"), hint)
         }
         Ok(metadata) if metadata.uid() != nix::unistd::geteuid().as_raw() => {
-            Check::fault(name, format!("`{shown}` is another user's"), RUN_AS_ROOT)
+            let owner = metadata.uid();
+            // To root it is open; a router that runs as its own user has its own.
+            if path == run && nix::unistd::geteuid().is_root() {
+                return Check::good(name, format!("{shown}, user {owner}'s"));
+            }
+            Check::fault(name, format!("`{shown}` is user {owner}'s"), RUN_AS_ROOT)
         }
         Ok(_) => Check::good(name, shown.to_string()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -136,15 +123,6 @@ fn socket_paths(directories: &Directories) -> Check {
 mod tests {
     use super::*;
     use crate::command::doctor::Verdict;
-
-    #[test]
-    fn capabilities_are_read_from_the_status() {
-        assert_eq!(
-            effective("Name:\tpgs\nCapEff:\t000001ffffffffff\n"),
-            Some(0x1ff_ffff_ffff)
-        );
-        assert_eq!(effective("Name:\tpgs\n"), None);
-    }
 
     #[test]
     fn room_for_sockets_is_counted() {

@@ -8,6 +8,7 @@ use crate::admin::request::Request;
 use crate::admin::request::Response;
 use crate::command::Context;
 use crate::command::doctor::Check;
+use crate::command::doctor::privileges;
 use crate::command::inventory;
 use crate::command::url::PORT_DEFAULT;
 use crate::config::limits::FREE_DISK_BYTES_MIN;
@@ -20,7 +21,7 @@ use crate::tenant::registry::Registry;
 const IMAGE_DEFAULT: &str = "postgres:18";
 
 pub(super) async fn checks(context: &Context) -> Vec<Check> {
-    let mut checks = vec![router(context).await];
+    let mut checks = router(context).await;
     // Without a state directory there is no registry, and looking must not make one.
     if context.directories.registry().exists() {
         checks.push(registry(context).await);
@@ -120,12 +121,15 @@ async fn registry(context: &Context) -> Check {
     }
 }
 
-async fn router(context: &Context) -> Check {
+async fn router(context: &Context) -> Vec<Check> {
     const NAME: &str = "router";
-    match client::ask(&context.directories.admin_socket(), &Request::Status).await {
+    let check = match client::ask(&context.directories.admin_socket(), &Request::Status).await {
         Ok(Response::Status(status)) => {
             let listen = status.listen.join(", ");
-            Check::good(NAME, format!("runs on {listen}, path {}", status.path))
+            let detail = format!("runs on {listen}, path {}", status.path);
+            let mut checks = vec![Check::good(NAME, detail)];
+            checks.extend(status.privileges.as_ref().map(privileges::check_of_router));
+            return checks;
         }
         Ok(_) => Check::fault(
             NAME,
@@ -144,5 +148,6 @@ async fn router(context: &Context) -> Check {
             let hint = error.hint().unwrap_or("restart `pgs serve`").to_owned();
             Check::fault(NAME, error.to_string(), hint)
         }
-    }
+    };
+    vec![check]
 }

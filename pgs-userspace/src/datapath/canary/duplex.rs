@@ -16,6 +16,7 @@ use nix::sys::socket::sockopt;
 
 use super::named;
 use super::stage::Stage;
+use crate::config::limits::CANARY_ATTEMPTS_MAX;
 use crate::config::limits::CANARY_DEADLINE;
 use crate::config::limits::CANARY_POLL_INTERVAL;
 use crate::config::limits::CANARY_QUEUED_BYTES_MAX;
@@ -33,8 +34,8 @@ use crate::datapath::kernel::Notices;
 use crate::datapath::kernel::Ways;
 use crate::datapath::meter::Meter;
 use crate::datapath::meter::Path;
-use crate::datapath::worker::WorkerHandle;
-use crate::datapath::worker::WorkerReach;
+use crate::datapath::reach::WorkerHandle;
+use crate::datapath::reach::WorkerReach;
 
 /// What a stream writes and reads at once, in bytes.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -65,7 +66,15 @@ impl Lease for NoLease {
 /// once and in order, and small turns are redirected again.
 pub(super) fn run(kernel: &KernelPath, access: KernelAccess) -> Result<String, String> {
     let worker = WorkerHandle::start(0, Some(access)).map_err(named("thread of a worker"))?;
-    let seen = exercise(kernel, &worker);
+    let mut seen = exercise(kernel, &worker);
+    // On a machine under load the kernel's worker may be late, and what waits for it is charged to
+    // nobody so long. A kernel that has no bound has none the next time either.
+    for _ in 1..CANARY_ATTEMPTS_MAX {
+        if seen.is_ok() {
+            break;
+        }
+        seen = exercise(kernel, &worker);
+    }
     worker.end_all(CloseReason::Shutdown);
     worker.join();
     seen
@@ -114,8 +123,8 @@ fn exercise(kernel: &KernelPath, worker: &WorkerHandle) -> Result<String, String
         return Err("small turns after a large one are not redirected".into());
     }
     Ok(format!(
-        "both ends waited after {queued} bytes, 2 x {CANARY_STREAM_BYTES} arrived in order, and the \
-         kernel took over again"
+        "both ends waited after {queued} bytes, 2 x {CANARY_STREAM_BYTES} arrived in order, and \
+         the kernel took over again"
     ))
 }
 

@@ -14,15 +14,14 @@ use std::os::unix::net::UnixStream;
 
 use super::KernelAccess;
 use super::flows::KernelBytes;
-use super::flows::Place;
 use super::flows::Route;
-use super::flows::Unreceived;
+use super::place::Place;
+use super::progress::Progress;
 use super::with_causes;
 use crate::config::limits::ASIDE_RECEIVE_BUFFER_BYTES;
 use crate::config::limits::CLIENT_SEND_BUFFER_BYTES;
 use crate::config::limits::CLIENT_UNSENT_BYTES_MAX;
 use crate::config::limits::ENROL_QUEUE_CHECKS_MAX;
-use crate::config::limits::VERDICT_BOUNDS;
 use crate::datapath::direction::Direction;
 use crate::datapath::socket;
 
@@ -32,13 +31,13 @@ const BPF_NOEXIST: u64 = 1;
 /// Two flows that the verdict program may redirect. Ended by [`KernelAccess::end`].
 #[derive(Debug)]
 pub(in crate::datapath) struct Enrolment {
-    place: Place,
+    pub(super) place: Place,
     cookies: Cookies,
     /// The private socket by which a backend's bytes come to the router; `None` where only the
     /// flow to the client is redirected, and always.
     aside: Option<UnixDatagram>,
     /// What the client's socket had accepted when the flows began.
-    accepted_before: u64,
+    pub(super) accepted_before: u64,
     to_backend: Progress,
     to_client: Progress,
 }
@@ -51,16 +50,6 @@ struct Cookies {
     client: u64,
     /// 0 where there is none.
     aside: u64,
-}
-
-/// What the router did with the diverted bytes of one direction.
-#[derive(Debug, Default, Clone, Copy)]
-struct Progress {
-    /// Diverted bytes that the router has read, and those that it has written on.
-    received: u64,
-    forwarded: u64,
-    /// Redirected bytes that are known to have left the worker's queue.
-    drained: u64,
 }
 
 /// Why a session could not be enrolled.
@@ -332,95 +321,6 @@ impl KernelAccess {
         self.free.push_back(enrolment.place);
         bytes
     }
-
-    /// How many bytes the router may read, and where: those, and only those, that the verdict
-    /// diverted. More would steal a buffer from under a verdict that is under way.
-    pub(in crate::datapath) fn unreceived(
-        &self,
-        enrolment: &Enrolment,
-        direction: Direction,
-    ) -> Unreceived {
-        let received = enrolment.progress(direction).received;
-        self.flows.unreceived(enrolment.place, direction, received)
-    }
-
-    /// Says that the router is about to read diverted bytes.
-    pub(in crate::datapath) fn take_in_hand(&self, enrolment: &Enrolment, direction: Direction) {
-        self.flows.take_in_hand(enrolment.place, direction);
-    }
-
-    /// Records that diverted bytes were read, and whether all of them are written.
-    pub(in crate::datapath) fn record(
-        &self,
-        enrolment: &mut Enrolment,
-        direction: Direction,
-        received: u64,
-        all_written: bool,
-    ) {
-        let place = enrolment.place;
-        let progress = enrolment.progress_mut(direction);
-        progress.received += received;
-        if all_written {
-            progress.forwarded = progress.received;
-            self.flows
-                .publish_forwarded(place, direction, progress.forwarded);
-        }
-    }
-
-    /// Whether everything that was redirected before the last byte seen here is in the target's own
-    /// queue, so that the router's bytes cannot overtake it.
-    pub(in crate::datapath) fn is_drained(
-        &mut self,
-        enrolment: &mut Enrolment,
-        direction: Direction,
-        client: &TcpStream,
-    ) -> io::Result<bool> {
-        let redirected = self.flows.redirected(enrolment.place, direction);
-        if enrolment.progress(direction).drained == redirected {
-            return Ok(true);
-        }
-        let drained = match &mut self.probe {
-            Some(probe) => probe.queued(&self.flows, enrolment.place, direction)? == 0,
-            None => {
-                let expected = redirected + enrolment.to_client.forwarded;
-                let accepted = socket::tcp_accepted_bytes(client)?;
-                accepted.wrapping_sub(enrolment.accepted_before) >= expected
-            }
-        };
-        if drained {
-            enrolment.progress_mut(direction).drained = redirected;
-        }
-        Ok(drained)
-    }
-
-    /// Says whether the router listens to the source, and needs no notice of diverted bytes; true
-    /// when there are some already.
-    pub(in crate::datapath) fn set_listening(
-        &self,
-        enrolment: &Enrolment,
-        direction: Direction,
-        listens: bool,
-    ) -> bool {
-        self.flows
-            .set_listening(enrolment.place, direction, listens);
-        self.unreceived(enrolment, direction) != Unreceived::Nothing
-    }
-
-    /// Whether a turn is under way that is so large that its bytes come to the router.
-    pub(in crate::datapath) fn is_large_turn(
-        &self,
-        enrolment: &Enrolment,
-        direction: Direction,
-    ) -> bool {
-        self.flows.turn_bytes(enrolment.place, direction) > VERDICT_BOUNDS.turn_bytes
-    }
-
-    /// Whether the verdict had to drop bytes to keep memory bounded.
-    pub(in crate::datapath) fn is_broken(&self, enrolment: &Enrolment) -> bool {
-        Direction::BOTH
-            .iter()
-            .any(|direction| self.flows.is_broken(enrolment.place, *direction))
-    }
 }
 
 impl Enrolment {
@@ -434,14 +334,14 @@ impl Enrolment {
         self.aside.as_ref()
     }
 
-    fn progress(&self, direction: Direction) -> &Progress {
+    pub(super) fn progress(&self, direction: Direction) -> &Progress {
         match direction {
             Direction::ToBackend => &self.to_backend,
             Direction::ToClient => &self.to_client,
         }
     }
 
-    fn progress_mut(&mut self, direction: Direction) -> &mut Progress {
+    pub(super) fn progress_mut(&mut self, direction: Direction) -> &mut Progress {
         match direction {
             Direction::ToBackend => &mut self.to_backend,
             Direction::ToClient => &mut self.to_client,

@@ -20,6 +20,8 @@ use pgs_common::flow::RELAY;
 use super::KernelPathError;
 use super::mapping::Mapping;
 use super::mapping::Shared;
+use super::place::Place;
+use super::place::Unreceived;
 use crate::datapath::direction::Direction;
 
 /// [`flow::Orders`], every field atomic.
@@ -80,7 +82,8 @@ macro_rules! same_layout {
 same_layout!(Orders, flow::Orders:
     source, target, aside, forwarded, mode, account, listening, in_hand);
 same_layout!(Record, flow::Record:
-    diverted, redirected, run_starts, active_seconds, waiting, turn_bytes, diversions, run, queued, probes);
+    diverted, redirected, run_starts, active_seconds, waiting, turn_bytes, diversions, run, queued,
+    probes);
 same_layout!(Flow, flow::Flow: orders, record);
 same_layout!(Account, flow::Account: to_backend, to_client);
 
@@ -91,35 +94,6 @@ unsafe impl Shared for Flow {}
 // SAFETY: as above.
 unsafe impl Shared for Account {}
 
-/// A session's two flows, as an index: `2 * place` is to the backend, the next one to the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::datapath) struct Place(pub(super) u32);
-
-impl Place {
-    /// The flow of this direction.
-    pub(super) fn flow(self, direction: Direction) -> u32 {
-        match direction {
-            Direction::ToBackend => 2 * self.0,
-            Direction::ToClient => 2 * self.0 + 1,
-        }
-    }
-
-    /// Of a session, from any of its flows.
-    pub(super) fn of_flow(flow: u32) -> Self {
-        Self(flow / 2)
-    }
-
-    /// As a number, for the meter.
-    pub(in crate::datapath) fn number(self) -> u32 {
-        self.0
-    }
-
-    /// From [`Self::number`].
-    pub(in crate::datapath) fn from_number(number: u32) -> Self {
-        Self(number)
-    }
-}
-
 /// What a new flow is told. See [`flow::Orders`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Route {
@@ -127,37 +101,6 @@ pub(super) struct Route {
     pub(super) target: u64,
     pub(super) aside: u64,
     pub(super) account: u32,
-}
-
-/// Diverted bytes that the router has yet to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::datapath) enum Unreceived {
-    /// None.
-    Nothing,
-    /// So many from the source itself, before anything else.
-    AtSource(u64),
-    /// So many from the private socket, before anything else.
-    Aside(u64),
-}
-
-impl Unreceived {
-    /// See [`flow::Record::run_starts`].
-    fn of(run: u32, starts: [u64; 2], diverted: u64, received: u64) -> Self {
-        let present = starts[(run & 1) as usize];
-        let former = starts[(run & 1 ^ 1) as usize];
-        let (run, until) = if run == 0 || received >= present {
-            (run, diverted)
-        } else if received >= former {
-            (run - 1, present)
-        } else {
-            (run.wrapping_sub(2), former)
-        };
-        match (until - received, run & 1) {
-            (0, _) => Self::Nothing,
-            (bytes, 0) => Self::AtSource(bytes),
-            (bytes, _) => Self::Aside(bytes),
-        }
-    }
 }
 
 /// Bytes that went through the kernel alone.
@@ -371,36 +314,4 @@ impl FlowTable {
 fn coarse_seconds() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)
         .map_or(0, |time| u64::try_from(time.tv_sec()).unwrap_or(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_byte_is_looked_for_where_it_went() {
-        use Unreceived::*;
-        for (run, starts, diverted, received, expected) in [
-            (0, [0, 0], 0, 0, Nothing),
-            (0, [0, 0], 7, 3, AtSource(4)),
-            // By the private socket from 10 on.
-            (1, [0, 10], 15, 0, AtSource(10)),
-            (1, [0, 10], 15, 10, Aside(5)),
-            // And by the source again from 20 on.
-            (2, [20, 10], 26, 4, AtSource(6)),
-            (2, [20, 10], 26, 12, Aside(8)),
-            (2, [20, 10], 26, 20, AtSource(6)),
-            // A third way out, with the first run by the private socket not yet read.
-            (3, [20, 30], 31, 12, Aside(8)),
-            (3, [20, 30], 31, 20, AtSource(10)),
-            (3, [20, 30], 31, 30, Aside(1)),
-            (3, [20, 30], 30, 30, Nothing),
-        ] {
-            let found = Unreceived::of(run, starts, diverted, received);
-            assert_eq!(
-                found, expected,
-                "run {run} {starts:?} {diverted} {received}"
-            );
-        }
-    }
 }

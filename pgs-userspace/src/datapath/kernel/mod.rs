@@ -10,7 +10,9 @@ mod log;
 mod mapping;
 mod notices;
 mod peer;
+mod place;
 mod probe;
+mod progress;
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -31,10 +33,10 @@ pub(super) use enrol::Enrolment;
 pub(super) use enrol::Refused;
 pub(super) use flows::FlowTable;
 pub use flows::KernelBytes;
-pub(super) use flows::Place;
-pub(super) use flows::Unreceived;
 pub(super) use notices::Notices;
 use peer::PeerCookies;
+pub(super) use place::Place;
+pub(super) use place::Unreceived;
 use probe::Probe;
 
 use super::direction::Direction;

@@ -14,7 +14,7 @@ use nix::poll::PollTimeout;
 use nix::poll::poll;
 
 use super::KernelPathError;
-use super::flows::Place;
+use super::place::Place;
 
 /// The ring buffer's reading end; one thread's.
 pub(in crate::datapath) struct Notices {

@@ -10,7 +10,7 @@ use aya::maps::SockHash;
 
 use super::KernelPathError;
 use super::flows::FlowTable;
-use super::flows::Place;
+use super::place::Place;
 use crate::datapath::direction::Direction;
 use crate::datapath::socket;
 

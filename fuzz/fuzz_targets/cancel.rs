@@ -1,0 +1,4 @@
+//! What libFuzzer runs: see `pgs_fuzz::cancel`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| pgs_fuzz::cancel(input));

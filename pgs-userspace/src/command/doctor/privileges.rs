@@ -1,0 +1,90 @@
+//! What this command may do on the machine, and what the running router may.
+
+use caps::Capability;
+
+use super::Check;
+use crate::error::RUN_AS_ROOT;
+use crate::privileges::Held;
+use crate::privileges::NEEDED_BY_KERNEL_PATH;
+use crate::privileges::NEEDED_TO_START;
+
+/// Whether a router that is started as this command was would get far.
+pub(super) fn check() -> Check {
+    const NAME: &str = "capabilities";
+    match Held::by_this_process() {
+        Ok(held) => check_held(NAME, &held),
+        Err(error) => Check::warning(NAME, format!("/proc/self/task: {error}"), "mount /proc"),
+    }
+}
+
+fn check_held(name: &'static str, held: &Held) -> Check {
+    let is_missing = |one: &Capability| !held.capabilities.contains(&one.to_string());
+    let missing: Vec<_> = NEEDED_TO_START
+        .into_iter()
+        .filter(|(one, _)| is_missing(one))
+        .map(|(one, purpose)| format!("{one} ({purpose})"))
+        .collect();
+    if missing.is_empty() {
+        return Check::good(name, held.to_string());
+    }
+    let detail = format!("{held}; missing: {}", missing.join(", "));
+    let consequence = match NEEDED_BY_KERNEL_PATH.iter().any(is_missing) {
+        true => "without them sessions are relayed",
+        false => "what needs them does not work",
+    };
+    Check::warning(name, detail, format!("{consequence}: {RUN_AS_ROOT}"))
+}
+
+/// What the router holds while it serves: once it has begun it needs nothing.
+pub(super) fn check_of_router(held: &Held) -> Check {
+    const NAME: &str = "router's privileges";
+    if held.no_new_privileges && (held.uid == 0 || held.capabilities.is_empty()) {
+        return Check::good(NAME, held.to_string());
+    }
+    let hint = "it has not given everything up: restart `pgs serve`, and report what it logs";
+    Check::warning(NAME, held.to_string(), hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    fn held(uid: u32, capabilities: &[&str]) -> Held {
+        Held {
+            uid,
+            capabilities: capabilities.iter().map(ToString::to_string).collect(),
+            no_new_privileges: true,
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_its_purpose() {
+        let all = [
+            "CAP_BPF",
+            "CAP_NET_ADMIN",
+            "CAP_PERFMON",
+            "CAP_NET_BIND_SERVICE",
+        ];
+        assert_eq!(check_held("x", &held(0, &all)).verdict, Verdict::Good);
+        let check = check_held("x", &held(7, &all[..3]));
+        assert_eq!(check.verdict, Verdict::Warning);
+        let missing = "missing: CAP_NET_BIND_SERVICE (to listen on a port below 1024)";
+        assert!(check.detail.ends_with(missing), "{}", check.detail);
+        let relayed = |check: Check| check.hint.unwrap().contains("relayed");
+        assert!(!relayed(check));
+        assert!(relayed(check_held("x", &held(7, &all[1..]))));
+    }
+
+    #[test]
+    fn a_router_that_kept_something_is_noticed() {
+        assert_eq!(check_of_router(&held(7, &[])).verdict, Verdict::Good);
+        assert_eq!(
+            check_of_router(&held(0, &["CAP_DAC_OVERRIDE"])).verdict,
+            Verdict::Good
+        );
+        let check = check_of_router(&held(7, &["CAP_BPF"]));
+        assert_eq!(check.verdict, Verdict::Warning);
+        assert!(check.detail.contains("CAP_BPF"), "{}", check.detail);
+    }
+}

@@ -1,0 +1,87 @@
+//! Bounds of the configuration, and of who may come in how often.
+
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+/// Where to listen, unless told otherwise: PostgreSQL's own port.
+pub const LISTEN_ADDRESS_DEFAULT: SocketAddr =
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 5432));
+
+/// Addresses to listen on.
+pub const LISTEN_ADDRESSES_MAX: usize = 64;
+
+/// Largest configuration file, in bytes.
+pub const CONFIGURATION_FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Longest time that can be configured: `TCP_USER_TIMEOUT` takes milliseconds as a C `int`.
+pub const CONFIGURED_DURATION_MAX: Duration = Duration::from_secs(24 * 24 * 60 * 60);
+
+/// Largest number that can be configured.
+pub const CONFIGURED_NUMBERS_MAX: usize = 10_000_000;
+
+/// Networks in one list: it is looked through for every connection.
+pub const NETWORKS_IN_LIST_MAX: usize = 256;
+
+/// Longest value of a tenant's setting, in bytes: a full list of IPv6 networks fits.
+pub const SETTING_BYTES_MAX: usize = 16 * 1024;
+
+/// Longest time between TCP keepalive probes: `MAX_TCP_KEEPIDLE` and `MAX_TCP_KEEPINTVL` of Linux's
+/// `include/net/tcp.h`.
+pub const KEEPALIVE_TIME_MAX: Duration = Duration::from_secs(32_767);
+
+/// Most TCP keepalive probes: `MAX_TCP_KEEPCNT` of Linux's `include/net/tcp.h`.
+pub const KEEPALIVE_PROBES_MAX: u32 = 127;
+
+/// Logins that a tenant's clients may begin at once before its rate counts, unless told otherwise.
+pub const TENANT_CONNECTIONS_BURST_DEFAULT: u32 = 100;
+
+/// Arrivals of one client address at once, unless told otherwise: what is left serves the others.
+pub const ADDRESS_ARRIVALS_MAX_DEFAULT: u32 = 1_024;
+
+/// Connections that one client address may make at once before its rate counts, unless told
+/// otherwise.
+pub const ADDRESS_CONNECTIONS_BURST_DEFAULT: u32 = 200;
+
+/// Cancel requests of one client address a minute, unless told otherwise.
+pub const ADDRESS_CANCELS_PER_MINUTE_DEFAULT: u32 = 600;
+
+/// Cancel requests of one client address at once before its rate counts, unless told otherwise: an
+/// application that ends cancels everything that it has under way.
+pub const ADDRESS_CANCELS_BURST_DEFAULT: u32 = 200;
+
+/// Failed logins of one client address to one tenant before the next has to wait, unless told
+/// otherwise.
+pub const LOGIN_FAILURES_MAX_DEFAULT: u32 = 10;
+
+/// How long the first login after too many failures has to wait, unless told otherwise, and the
+/// longest that any has to.
+pub const LOGIN_BACKOFF_MIN_DEFAULT: Duration = Duration::from_secs(1);
+/// See [`LOGIN_BACKOFF_MIN_DEFAULT`].
+pub const LOGIN_BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(30);
+
+/// After so long without another one, failed logins are forgotten, unless told otherwise.
+pub const LOGIN_FAILURES_FORGOTTEN_DEFAULT: Duration = Duration::from_secs(10 * 60);
+
+/// Client addresses, tenants, or pairs of both that one table of limits remembers; beyond that it
+/// forgets those with the least to remember. A power of two, at least 512.
+pub const REMEMBERED_ENTRIES_MAX: usize = 16_384;
+
+/// When a client is told that it has no access, counted from its startup packet. Far longer than
+/// any look-up takes, so that the time of the answer tells nothing of the look-up.
+pub const NO_ACCESS_ANSWER_DELAY: Duration = Duration::from_millis(20);
+
+/// Between two looks for sessions that have been idle for too long.
+pub const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is read from a client that is turned away before it has said anything, in bytes: enough for
+/// a startup packet, so that closing does not reset the connection.
+pub const TURNED_AWAY_READ_BYTES: usize = 1024;
+
+/// Refused clients that may take up to [`CLOSE_LINGER`](super::CLOSE_LINGER) to read why, at once;
+/// the connections of further ones are closed behind the answer.
+pub const FAREWELLS_MAX: usize = 256;
+
+/// What rates are counted by: they are given as so many a minute.
+pub const RATE_PERIOD: Duration = Duration::from_secs(60);

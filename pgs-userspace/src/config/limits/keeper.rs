@@ -1,0 +1,73 @@
+//! Bounds of what outlives the router.
+
+use std::time::Duration;
+
+/// Slots that a keeper holds, and records of a session table.
+pub const KEEPER_SLOTS_MAX: u32 = 65_536;
+
+/// Named descriptors that a keeper holds: listeners, maps, the program, the table.
+pub const KEEPER_GLOBALS_MAX: usize = 64;
+
+/// Longest name of such a descriptor in bytes; systemd takes 255, of which a prefix is ours.
+pub const KEEPER_NAME_BYTES_MAX: usize = 64;
+
+/// Descriptors of one slot: the client's, the backend's and the one for what spills.
+pub const KEEPER_DESCRIPTORS_PER_SLOT: usize = 3;
+
+/// Slots in one message, so that their descriptors stay below [`KEEPER_MESSAGE_DESCRIPTORS_MAX`].
+pub const KEEPER_PUTS_PER_MESSAGE_MAX: usize = 80;
+
+/// Slots that one message can drop.
+pub const KEEPER_DROPS_PER_MESSAGE_MAX: usize = 1_024;
+
+/// Descriptors in one message: `SCM_MAX_FD` of Linux's `include/net/scm.h`.
+pub const KEEPER_MESSAGE_DESCRIPTORS_MAX: usize = 253;
+
+/// Longest message between router and keeper in bytes.
+pub const KEEPER_MESSAGE_BYTES_MAX: usize = 8 * 1024;
+
+/// Connections to a keeper at once: a router, its successor, and commands that ask.
+pub const KEEPER_CONNECTIONS_MAX: usize = 8;
+
+/// For one answer of a keeper, or for it to take a message.
+pub const KEEPER_EXCHANGE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a router that takes over waits for the other to let go. Longer than
+/// [`TAKEOVER_LOGINS_DEADLINE`].
+pub const KEEPER_TAKEOVER_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long a router that lets go waits for logins under way.
+pub const TAKEOVER_LOGINS_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long new connections wait for a router that was killed to come back, and how long a keeper
+/// waits for it when there is no session left, unless told otherwise.
+pub const KEEPER_RETURN_WAIT_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Without a router: from the end of one side of a session to telling the other, so that what is
+/// under way inside the kernel arrives first.
+pub const KEEPER_HANGUP_GRACE: Duration = Duration::from_millis(500);
+
+/// Without a router: how long a side may acknowledge nothing of what it is still sent, before it is
+/// told that the other has ended.
+pub const KEEPER_UNSENT_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a session's thread waits at most for a keeper whose queue is full. One that takes
+/// nothing for so long is replaced.
+pub const KEEPER_PUT_DEADLINE: Duration = Duration::from_millis(20);
+
+/// Slots that wait, with copies of their descriptors, for a keeper whose queue is full.
+pub const KEEPER_BACKLOG_SLOTS_MAX: usize = 64;
+
+/// Waits between two tries to start a keeper, shortest and longest.
+pub const KEEPER_RESTART_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// See [`KEEPER_RESTART_INTERVAL_MIN`].
+pub const KEEPER_RESTART_INTERVAL_MAX: Duration = Duration::from_secs(30);
+
+/// Events that a keeper takes from the kernel at once.
+pub const KEEPER_EVENTS_MAX: usize = 64;
+
+/// One record of a session table in bytes; four share a page of memory.
+pub const TABLE_RECORD_BYTES: usize = 1_024;
+
+/// How much of a session's user and database the table keeps, in bytes, for display.
+pub const TABLE_NAME_BYTES_MAX: usize = 63;

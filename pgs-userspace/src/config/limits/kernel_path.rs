@@ -1,0 +1,45 @@
+//! Bounds of the kernel path.
+
+use std::time::Duration;
+
+use pgs_common::flow::Bounds;
+
+/// Bounds of the verdict program.
+///
+/// `turn_bytes`: small turns belong in the kernel, large ones to the relay, which moves them in
+/// larger pieces. `room_bytes`: what redirected bytes may take of a target's send buffer, so that
+/// they never wait for a slow reader in front of it. `queue_buffers`: the gate. `held_bytes`: what
+/// the router may be behind by before a backend is made to wait. `stuck_buffers`: where a client is
+/// cut off that makes the kernel hold what is charged to nobody.
+pub const VERDICT_BOUNDS: Bounds = Bounds {
+    turn_bytes: 256 * 1024,
+    room_bytes: 256 * 1024,
+    queue_buffers: 16,
+    held_bytes: 512 * 1024,
+    held_buffer_bytes_min: 2048,
+    stuck_buffers: 1024,
+};
+
+/// Send buffer of a client on the kernel path, in bytes.
+pub const CLIENT_SEND_BUFFER_BYTES: usize = 1024 * 1024;
+
+/// What a client's socket takes beyond what it can send at once, in bytes. More than
+/// [`VERDICT_BOUNDS`] has room for, so that what is redirected never meets this bound.
+pub const CLIENT_UNSENT_BYTES_MAX: u32 = 512 * 1024;
+
+/// Receive buffer of a session's private socket, in bytes. It is there to be full, so that a
+/// backend waits whose client does not read.
+pub const ASIDE_RECEIVE_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Longest type information of a kernel that is read, in bytes. Usual are 5 to 10 million.
+pub const KERNEL_TYPES_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// What a client may have sent before its session is enrolled, in bytes; more is relayed.
+pub const ENROL_PENDING_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long the thread that reads the verdict's notices waits for one before it looks whether it
+/// is still wanted.
+pub const NOTICES_WAIT: Duration = Duration::from_millis(500);
+
+/// For a worker to leave its sessions to another router.
+pub const RELEASE_DEADLINE: Duration = Duration::from_secs(2);

@@ -1,0 +1,95 @@
+//! Where a session's flows are in the tables, and where its diverted bytes are.
+
+use crate::datapath::direction::Direction;
+
+/// A session's two flows, as an index: `2 * place` is to the backend, the next one to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::datapath) struct Place(pub(super) u32);
+
+impl Place {
+    /// The flow of this direction.
+    pub(super) fn flow(self, direction: Direction) -> u32 {
+        match direction {
+            Direction::ToBackend => 2 * self.0,
+            Direction::ToClient => 2 * self.0 + 1,
+        }
+    }
+
+    /// Of a session, from any of its flows.
+    pub(super) fn of_flow(flow: u32) -> Self {
+        Self(flow / 2)
+    }
+
+    /// As a number, for the meter.
+    pub(in crate::datapath) fn number(self) -> u32 {
+        self.0
+    }
+
+    /// From [`Self::number`].
+    pub(in crate::datapath) fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+}
+
+/// Diverted bytes that the router has yet to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::datapath) enum Unreceived {
+    /// None.
+    Nothing,
+    /// So many from the source itself, before anything else.
+    AtSource(u64),
+    /// So many from the private socket, before anything else.
+    Aside(u64),
+}
+
+impl Unreceived {
+    /// See [`pgs_common::flow::Record::run_starts`].
+    pub(super) fn of(run: u32, starts: [u64; 2], diverted: u64, received: u64) -> Self {
+        let present = starts[(run & 1) as usize];
+        let former = starts[(run & 1 ^ 1) as usize];
+        let (run, until) = if run == 0 || received >= present {
+            (run, diverted)
+        } else if received >= former {
+            (run - 1, present)
+        } else {
+            (run.wrapping_sub(2), former)
+        };
+        match (until - received, run & 1) {
+            (0, _) => Self::Nothing,
+            (bytes, 0) => Self::AtSource(bytes),
+            (bytes, _) => Self::Aside(bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_byte_is_looked_for_where_it_went() {
+        use Unreceived::*;
+        for (run, starts, diverted, received, expected) in [
+            (0, [0, 0], 0, 0, Nothing),
+            (0, [0, 0], 7, 3, AtSource(4)),
+            // By the private socket from 10 on.
+            (1, [0, 10], 15, 0, AtSource(10)),
+            (1, [0, 10], 15, 10, Aside(5)),
+            // And by the source again from 20 on.
+            (2, [20, 10], 26, 4, AtSource(6)),
+            (2, [20, 10], 26, 12, Aside(8)),
+            (2, [20, 10], 26, 20, AtSource(6)),
+            // A third way out, with the first run by the private socket not yet read.
+            (3, [20, 30], 31, 12, Aside(8)),
+            (3, [20, 30], 31, 20, AtSource(10)),
+            (3, [20, 30], 31, 30, Aside(1)),
+            (3, [20, 30], 30, 30, Nothing),
+        ] {
+            let found = Unreceived::of(run, starts, diverted, received);
+            assert_eq!(
+                found, expected,
+                "run {run} {starts:?} {diverted} {received}"
+            );
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! How many connections of one client address have not said yet what they want.
+//!
+//! They are counted exactly, and there are no more entries than arrivals.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher as _;
+use std::hash::RandomState;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+/// Parts with a lock of their own.
+const SHARDS: usize = 32;
+
+/// The arrivals of every address that has any.
+#[derive(Debug)]
+pub(super) struct Arrivals {
+    shards: Vec<Mutex<HashMap<u128, u32>>>,
+    hasher: RandomState,
+    max: u32,
+}
+
+/// A place among the arrivals of an address, given back when this is dropped.
+#[derive(Debug)]
+pub(in crate::server) struct ArrivalPlace {
+    arrivals: Arc<Arrivals>,
+    address: u128,
+}
+
+impl Arrivals {
+    pub(super) fn new(max: u32) -> Self {
+        Self {
+            shards: std::iter::repeat_with(Mutex::default)
+                .take(SHARDS)
+                .collect(),
+            hasher: RandomState::new(),
+            max,
+        }
+    }
+
+    /// A place, if the address has one left.
+    pub(super) fn enter(self: &Arc<Self>, address: u128) -> Option<ArrivalPlace> {
+        let mut shard = self.shard(address);
+        let count = shard.entry(address).or_default();
+        if *count >= self.max {
+            return None;
+        }
+        *count += 1;
+        drop(shard);
+        Some(ArrivalPlace {
+            arrivals: Arc::clone(self),
+            address,
+        })
+    }
+
+    fn shard(&self, address: u128) -> MutexGuard<'_, HashMap<u128, u32>> {
+        let index = self.hasher.hash_one(address) as usize % SHARDS;
+        self.shards[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ArrivalPlace {
+    fn drop(&mut self) {
+        let mut shard = self.arrivals.shard(self.address);
+        if let Some(count) = shard.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                shard.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_full_keeps_no_other_out_and_nothing_stays_behind() {
+        let arrivals = Arc::new(Arrivals::new(2));
+        let places: Vec<_> = [7, 7].map(|address| arrivals.enter(address)).into();
+        assert!(places.iter().all(Option::is_some));
+        assert!(arrivals.enter(7).is_none());
+        assert!(arrivals.enter(8).is_some());
+        drop(places);
+        assert!(arrivals.enter(7).is_some());
+        let empty = |shard: &Mutex<HashMap<_, _>>| shard.lock().unwrap().is_empty();
+        assert!(arrivals.shards.iter().all(empty));
+    }
+}

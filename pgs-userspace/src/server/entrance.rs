@@ -1,0 +1,152 @@
+//! Whom the front door lets in: from where, and how often.
+
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+
+use socket2::SockRef;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use super::admission::ArrivalPlace;
+use super::admission::Attempt;
+use super::client::ClientStream;
+use super::client::finish;
+use super::connection::FrontDoor;
+use super::counters::Counters;
+use crate::config::limits::CLOSE_LINGER;
+use crate::config::limits::TURNED_AWAY_READ_BYTES;
+use crate::datapath::handover::CloseReason;
+use crate::protocol::cancel::CancelRequest;
+use crate::protocol::refusal::Refusal;
+use crate::tenant::id::TenantId;
+use crate::tenant::route::Access;
+use crate::tenant::route::Route;
+use crate::tenant::settings::TenantSettings;
+
+/// Held by a connection that has not said yet what it wants: its places in all, and of its address.
+#[derive(Debug)]
+pub(super) struct Places {
+    _of_all: OwnedSemaphorePermit,
+    _of_address: Option<ArrivalPlace>,
+}
+
+impl FrontDoor {
+    /// A place of its address beside the one that a connection has already.
+    pub(super) fn arrive(
+        &self,
+        address: SocketAddr,
+        of_all: OwnedSemaphorePermit,
+    ) -> Result<Places, Refusal> {
+        let of_address = self.admission.arrive(address.ip())?;
+        Ok(Places {
+            _of_all: of_all,
+            _of_address: of_address,
+        })
+    }
+
+    /// Tells a client that there is no room for it, and does not wait for anything: there may be
+    /// thousands of them.
+    pub(super) fn turn_away(&self, client: &TcpStream, address: SocketAddr, refusal: &Refusal) {
+        self.counters.refused(refusal);
+        tracing::debug!(%address, refusal = refusal.name(), "connection turned away");
+        // Closing with unread input would reset the connection. What has not come yet may still do
+        // so; the client has the answer by then, or does without.
+        let mut unread = [0; TURNED_AWAY_READ_BYTES];
+        // On the socket itself: the runtime does not know yet whether it is ready.
+        let socket = SockRef::from(client);
+        drop((&*socket).read(&mut unread));
+        drop(socket.send(&refusal.encode()));
+    }
+
+    /// Says why not, and closes so that the client gets to read it.
+    pub(super) async fn refuse(
+        &self,
+        mut client: impl ClientStream,
+        address: SocketAddr,
+        refusal: &Refusal,
+    ) {
+        self.counters.refused(refusal);
+        tracing::info!(
+            %address,
+            sqlstate = %refusal.sqlstate(),
+            refusal = refusal.name(),
+            "connection refused"
+        );
+        // So many clients at once may take their time to read it.
+        let lingering = self.farewells.try_acquire();
+        let farewell = async {
+            client.write_all(&refusal.encode()).await?;
+            match &lingering {
+                Ok(_) => finish(&mut client).await,
+                Err(_) => client.shutdown().await,
+            }
+        };
+        // The client may be gone: there is nobody left to tell.
+        timeout(CLOSE_LINGER, farewell).await.ok();
+    }
+
+    /// Delivers a request to cancel, if its client may.
+    pub(super) async fn cancel(&self, request: &CancelRequest, address: SocketAddr) {
+        if !self.admission.may_cancel(address.ip()) {
+            Counters::add(&self.counters.cancels_limited);
+            tracing::debug!(%address, "a cancel request beyond the rate of its address");
+            return;
+        }
+        let may = |tenant: &TenantId| match self.routes.settings(tenant) {
+            Ok(settings) => is_allowed(&settings, address.ip()),
+            Err(error) => {
+                tracing::error!(%error, "the registry cannot be read");
+                false
+            }
+        };
+        self.cancels.deliver(request, &self.counters, may).await;
+    }
+
+    /// The tenant that a client is let in to. Whatever keeps it out, it is told the same; the log
+    /// knows more.
+    pub(super) fn let_in(
+        &self,
+        route: Option<Route>,
+        address: SocketAddr,
+        no_access: Refusal,
+    ) -> Result<(Route, Option<Attempt>), Refusal> {
+        let why_not = match &route {
+            None => "there is no such tenant",
+            Some(route) if route.access != Access::Enabled => "its access is disabled",
+            Some(route) if !is_allowed(&route.settings, address.ip()) => {
+                "it does not allow the address"
+            }
+            Some(_) => "",
+        };
+        let Some(route) = route.filter(|_| why_not.is_empty()) else {
+            let what = no_access
+                .error_response()
+                .message
+                .escape_debug()
+                .to_string();
+            tracing::info!(%address, what, why_not, "kept out");
+            return Err(no_access);
+        };
+        let Route {
+            tenant, settings, ..
+        } = &route;
+        let attempt = self.admission.begin_login(address.ip(), tenant, settings)?;
+        Ok((route, attempt))
+    }
+}
+
+/// Whether a tenant lets clients of that address in.
+pub(super) fn is_allowed(settings: &TenantSettings, address: IpAddr) -> bool {
+    settings.allow.is_empty() || settings.allow.contain(address)
+}
+
+/// What a client is told whose login is ended from outside.
+pub(super) fn farewell(reason: &CloseReason) -> Refusal {
+    match reason {
+        CloseReason::Shutdown => Refusal::RouterEnding,
+        _ => Refusal::Terminated,
+    }
+}

@@ -1,0 +1,241 @@
+//! A connection that asked for TLS: who ends it, and the handshake.
+
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio::time::sleep_until;
+use tokio::time::timeout_at;
+
+use super::connection::Arrival;
+use super::connection::FrontDoor;
+use super::connection::late;
+use super::counters::Counters;
+use super::encryption::ClientCertificateRequest;
+use super::entrance::is_allowed;
+use super::lease::SessionLease;
+use super::negotiation::TlsRequest;
+use super::negotiation::negotiate_encrypted;
+use super::passthrough;
+use super::secure_relay;
+use super::secure_relay::ResetIsEnd;
+use super::sessions::Identity;
+use crate::config::limits::CLIENT_HELLO_BYTES_MAX;
+use crate::config::limits::CLIENT_HELLO_READ_BYTES;
+use crate::config::limits::SERVER_NAME_ANSWER_DELAY;
+use crate::protocol::refusal::Refusal;
+use crate::tenant::route::Access;
+use crate::tenant::route::Route;
+use crate::tenant::settings::TlsPolicy;
+use crate::tenant::tls_wishes::TlsWishes;
+use crate::tls::client_hello::ClientHelloReader;
+use crate::tls::client_hello::ClientHelloState;
+
+/// Who ends a client's TLS.
+enum TlsEnd {
+    /// This process; and what the client is then to be told, if it is refused already.
+    Here(Option<Refusal>),
+    /// The tenant's own server.
+    There(TcpStream, SessionLease),
+}
+
+impl Arrival<'_> {
+    /// The ClientHello, and where it leads. `front` was read from the client already.
+    pub(super) async fn encrypt(
+        self,
+        mut client: TcpStream,
+        request: TlsRequest,
+        mut front: BytesMut,
+    ) {
+        let (door, address) = (self.door, self.address);
+        let failed = |error: &dyn std::fmt::Display| {
+            Counters::add(&door.counters.tls_failed);
+            tracing::info!(%address, %error, "no TLS; closed");
+        };
+        let name = match timeout_at(self.deadline(), read_hello(&mut client, &mut front)).await {
+            Ok(Ok(name)) => name,
+            Ok(Err(error)) => return failed(&error),
+            Err(_) => return failed(&"no ClientHello within the deadline"),
+        };
+        match self.tls_end(name.as_deref(), request).await {
+            TlsEnd::There(server, lease) => self.pass_through(client, server, &front, lease),
+            TlsEnd::Here(refusal) => self.terminate(client, request, front, refusal).await,
+        }
+    }
+
+    /// The handshake, and what the client says once it is encrypted.
+    async fn terminate(
+        mut self,
+        client: TcpStream,
+        request: TlsRequest,
+        front: BytesMut,
+        refusal: Option<Refusal>,
+    ) {
+        let (door, address, deadline) = (self.door, self.address, self.deadline());
+        self.refusal = refusal;
+        let handshake = door
+            .encryption
+            .accept(client, request, front, self.certificates());
+        let mut client = match timeout_at(deadline, handshake).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => {
+                Counters::add(&door.counters.tls_failed);
+                tracing::info!(%address, %error, "no TLS; closed");
+                return;
+            }
+            Err(_) => {
+                Counters::add(&door.counters.tls_failed);
+                tracing::info!(%address, "no TLS within the deadline; closed");
+                return;
+            }
+        };
+        Counters::add(&door.counters.tls_handshakes);
+        match timeout_at(deadline, negotiate_encrypted(&mut client, request)).await {
+            Ok(Ok(negotiated)) => self.serve(client, negotiated).await,
+            Ok(Err(error)) => {
+                tracing::debug!(%address, %error, "connection failed before its startup packet");
+            }
+            Err(_) => self.serve(client, late()).await,
+        }
+    }
+
+    /// Everybody is asked, whatever name they ask for, or the question would tell which tenants
+    /// want an answer.
+    fn certificates(&self) -> ClientCertificateRequest {
+        if self.door.tls_wishes().client_certificates {
+            ClientCertificateRequest::Optional
+        } else {
+            ClientCertificateRequest::None
+        }
+    }
+
+    /// Only a server name can lead to a tenant before anything is decrypted. Where it leads to
+    /// none, to one that does not let this client in, or to one that has no TLS of its own, the
+    /// same is done after the same time.
+    async fn tls_end(&self, name: Option<&str>, request: TlsRequest) -> TlsEnd {
+        let label = name.and_then(|name| self.door.encryption.tenant_label(name));
+        let Some(label) = label.filter(|_| self.door.tls_wishes().passthrough) else {
+            return TlsEnd::Here(None);
+        };
+        let asked = Instant::now();
+        let route = match self.door.routes.find(label, label) {
+            Ok(route) => route,
+            Err(error) => {
+                tracing::error!(%error, "the registry cannot be read");
+                return TlsEnd::Here(Some(Refusal::RouterFault));
+            }
+        };
+        let passes = |route: &Route| {
+            route.access == Access::Enabled
+                && is_allowed(&route.settings, self.address.ip())
+                && route.settings.tls == TlsPolicy::Passthrough
+        };
+        let Some(route) = route.filter(passes) else {
+            sleep_until(asked + SERVER_NAME_ANSWER_DELAY).await;
+            return TlsEnd::Here(None);
+        };
+        match self.connect_through(&route, request).await {
+            Ok((server, lease)) => TlsEnd::There(server, lease),
+            Err(refusal) => {
+                // Told behind a handshake with a certificate of ours, if there is one.
+                tracing::info!(address = %self.address, tenant = %route.tenant,
+                    refusal = refusal.name(), "TLS is not passed through");
+                TlsEnd::Here(Some(refusal))
+            }
+        }
+    }
+
+    /// A place for the session, and the way to the tenant's server.
+    async fn connect_through(
+        &self,
+        route: &Route,
+        request: TlsRequest,
+    ) -> Result<(TcpStream, SessionLease), Refusal> {
+        let door = self.door;
+        if door.is_draining() {
+            return Err(Refusal::Draining);
+        }
+        // Whether the login fails is not seen: nothing is ever charged for it.
+        let (ip, settings) = (self.address.ip(), &route.settings);
+        drop(door.admission.begin_login(ip, &route.tenant, settings)?);
+        let identity = Identity {
+            tenant: route.tenant.clone(),
+            user: None,
+            database: None,
+            client: self.address,
+        };
+        let lease = door.sessions.begin(identity, settings)?;
+        let directory = &route.socket_directory;
+        let within = door.configuration.limits.backend_connect_deadline;
+        let server = passthrough::connect(&door.namespaces, directory, request, within).await;
+        let server = server.map_err(|error| {
+            let tenant = &route.tenant;
+            tracing::warn!(%tenant, %error, "cannot pass TLS through to the tenant's server");
+            Refusal::PassthroughUnavailable
+        })?;
+        Ok((server, lease))
+    }
+
+    /// From here on the bytes are only moved.
+    fn pass_through(self, client: TcpStream, server: TcpStream, hello: &[u8], lease: SessionLease) {
+        let session = lease.session();
+        Counters::add(&self.door.counters.sessions);
+        Counters::add(&self.door.counters.tls_passed_through);
+        tracing::info!(
+            session = session.id,
+            tenant = %session.tenant,
+            client = %session.client,
+            "session begins, its TLS passed through"
+        );
+        secure_relay::begin(ResetIsEnd(client), server, hello, lease);
+    }
+}
+
+impl FrontDoor {
+    /// Whether a client that asks for TLS gets it: from here, or from a tenant's own server.
+    pub(super) async fn offers_tls(&self) -> bool {
+        self.encryption.has_certificate().await
+            || self.encryption.has_domains() && self.tls_wishes().passthrough
+    }
+
+    /// What tenants want of TLS.
+    pub(super) fn tls_wishes(&self) -> TlsWishes {
+        self.routes.tls_wishes().unwrap_or_else(|error| {
+            tracing::error!(%error, "the registry cannot be read");
+            TlsWishes::default()
+        })
+    }
+
+    /// Whether there are no new sessions any more.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+}
+
+/// Reads until the ClientHello is complete; the host name that it asks for. What is read stays in
+/// `front`. Not cancel safe.
+async fn read_hello(client: &mut TcpStream, front: &mut BytesMut) -> io::Result<Option<String>> {
+    let mut reader = ClientHelloReader::default();
+    let mut state = reader.read(front);
+    loop {
+        match state {
+            ClientHelloState::Complete(name) => return Ok(name),
+            // The handshake will say what is wrong with it.
+            ClientHelloState::Unreadable => return Ok(None),
+            ClientHelloState::TooLong => {
+                let why = format!("ClientHello of more than {CLIENT_HELLO_BYTES_MAX} bytes");
+                return Err(io::Error::other(why));
+            }
+            ClientHelloState::Incomplete => {}
+        }
+        let read_before = front.len();
+        front.reserve(CLIENT_HELLO_READ_BYTES);
+        if client.read_buf(front).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        state = reader.read(&front[read_before..]);
+    }
+}

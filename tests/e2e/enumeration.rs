@@ -1,0 +1,155 @@
+//! Nobody can find out which tenants there are: one that does not exist, one whose access is off
+//! and one that does not allow the address are told the same, after the same time.
+//!
+//! Times are compared within one run, asked for by turns in an order drawn by lot. How far two
+//! samples of the same thing are apart is found by splitting the samples of tenants that do not
+//! exist into halves by lot, many times; another kind of tenant must not be further apart from
+//! them.
+
+use std::time::Instant;
+
+use anyhow::Context as _;
+use anyhow::ensure;
+use pgs_tests::installation::Installation;
+use pgs_tests::login::PROTOCOL_3_0;
+use pgs_tests::login::first_packet;
+use pgs_tests::login::startup_packet;
+use pgs_tests::router::Router;
+use pgs_tests::stage::Stage;
+use pgs_tests::trust;
+use pgs_tests::wire::Wire;
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom as _;
+
+use crate::Named;
+
+pub(crate) const SCENARIOS: &[Named] = &[("neither_answer_nor_time_tells", neither)];
+
+const SSL_REQUEST: u32 = 1234 << 16 | 5679;
+
+/// Names of one length, so that the answers are too.
+const UNKNOWN: [&str; 2] = ["absent", "nobody"];
+const DISABLED: &str = "closed";
+const FENCED: &str = "fenced";
+
+/// Tries of each name over each transport.
+const TRIES: usize = 120;
+
+/// Splits by which it is found how far apart two samples of the same thing are.
+const SPLITS: usize = 1_000;
+
+/// How much further apart than the furthest of these counts as different.
+const SLACK: f64 = 1.3;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Clear,
+    Tls,
+}
+
+fn neither(stage: &Stage) -> anyhow::Result<()> {
+    let installation = Installation::start(stage.path())?;
+    let _disabled = installation.create_tenant_with(DISABLED, &[])?;
+    let _fenced = installation.create_tenant(FENCED)?;
+    let router = installation.router();
+    router.pgs(&["set", FENCED, "allow=192.0.2.0/24"])?;
+    let issued = trust::issue(&installation.scratch("issued"), &["localhost"])?;
+    let (certificate, key) = (
+        issued.certificate.to_string_lossy(),
+        issued.key.to_string_lossy(),
+    );
+    let files = ["--certificate", &certificate, "--key", &key];
+    router.pgs(&[&["tls", "set", "--default"], &files[..]].concat())?;
+    // A router of its own has had the certificate from the beginning.
+    let router = installation.second_router("enumerated")?;
+    for transport in [Transport::Clear, Transport::Tls] {
+        measure(&router, transport).with_context(|| format!("{transport:?}"))?;
+    }
+    Ok(())
+}
+
+/// From the startup packet to the whole answer.
+fn ask(router: &Router, transport: Transport, name: &str) -> anyhow::Result<(f64, String)> {
+    let mut wire = Wire::connect_tcp(router.address())?;
+    if transport == Transport::Tls {
+        wire.send(&first_packet(SSL_REQUEST, b""))?;
+        ensure!(wire.receive(1)? == b"S", "no TLS");
+        wire = wire.secure(trust::client(Some("localhost"), None)?)?;
+    }
+    let begin = Instant::now();
+    let parameters = [("user", name), ("database", name)];
+    wire.send(&startup_packet(PROTOCOL_3_0, &parameters))?;
+    let answer = wire.message()?;
+    let took = begin.elapsed().as_secs_f64();
+    ensure!(answer.sqlstate().as_deref() == Some("28000"), "{answer:?}");
+    let body = String::from_utf8(answer.body)?.replace(name, "<name>");
+    Ok((took, body))
+}
+
+fn measure(router: &Router, transport: Transport) -> anyhow::Result<()> {
+    let mut lot = SmallRng::seed_from_u64(7);
+    let names = [UNKNOWN[0], UNKNOWN[1], DISABLED, FENCED];
+    let mut turns = names.repeat(TRIES);
+    turns.shuffle(&mut lot);
+    let (_, expected) = ask(router, transport, UNKNOWN[0])?;
+    let mut took = names.map(|_| Vec::with_capacity(TRIES));
+    for name in turns {
+        let (seconds, answer) = ask(router, transport, name)?;
+        ensure!(answer == expected, "{name}: {answer:?}, not {expected:?}");
+        let kind = names.iter().position(|known| *known == name);
+        took[kind.context("a name")?].push(seconds);
+    }
+    let [first, second, disabled, fenced] = took;
+    let mut unknown = [first, second].concat();
+    let mut same = Distance::default();
+    for _ in 0..SPLITS {
+        unknown.shuffle(&mut lot);
+        let (left, right) = unknown.split_at(TRIES);
+        same = same.or_further(Distance::between(left, right));
+    }
+    for (kind, sample) in [("disabled", disabled), ("not allowed", fenced)] {
+        let distance = Distance::between(&unknown[..TRIES], &sample);
+        ensure!(
+            distance.medians <= same.medians * SLACK && distance.steps <= same.steps * SLACK,
+            "{kind} shows: {distance:?}; the same thing is apart at most {same:?}"
+        );
+    }
+    Ok(())
+}
+
+/// How far two samples of one size are apart.
+#[derive(Debug, Clone, Copy, Default)]
+struct Distance {
+    /// Between their medians, in seconds.
+    medians: f64,
+    /// Between their distribution functions, at the most (Kolmogorov and Smirnov).
+    steps: f64,
+}
+
+impl Distance {
+    fn between(left: &[f64], right: &[f64]) -> Self {
+        let sorted = |sample: &[f64]| {
+            let mut sample = sample.to_vec();
+            sample.sort_by(f64::total_cmp);
+            sample
+        };
+        let (left, right) = (sorted(left), sorted(right));
+        let share = |sample: &[f64], at: f64| {
+            sample.partition_point(|value| *value <= at) as f64 / sample.len() as f64
+        };
+        let steps = left.iter().chain(&right);
+        let steps = steps.map(|at| (share(&left, *at) - share(&right, *at)).abs());
+        Self {
+            medians: (left[left.len() / 2] - right[right.len() / 2]).abs(),
+            steps: steps.fold(0.0, f64::max),
+        }
+    }
+
+    fn or_further(self, other: Self) -> Self {
+        Self {
+            medians: self.medians.max(other.medians),
+            steps: self.steps.max(other.steps),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What one client address may do, whoever it asks for.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::ensure;
+use pgs_tests::process;
+use pgs_tests::router::Router;
+use pgs_tests::stage::Stage;
+use pgs_tests::wire::Message;
+use pgs_tests::wire::Wire;
+
+use super::HERE;
+use super::THERE;
+use super::counter;
+use super::ensure_state;
+use super::log_in;
+
+/// What a client is told that has said nothing yet.
+fn turned_away(router: &Router) -> anyhow::Result<()> {
+    let mut wire = Wire::connect_from(HERE, router.address())?;
+    ensure_state(&wire.message()?, "53300", "from this address")?;
+    ensure!(wire.receive_to_end()?.is_empty(), "more behind the refusal");
+    Ok(())
+}
+
+pub(super) fn too_many_arrivals(stage: &Stage) -> anyhow::Result<()> {
+    let configuration = "[limits]\naddress_arrivals_max = 5\n";
+    let router = stage
+        .installation()?
+        .configured_router("arrivals", configuration)?;
+    let alpha = stage.alpha()?;
+    let mut session = log_in(&router, HERE, alpha)?;
+    let silent: Vec<_> = (0..5)
+        .map(|_| Wire::connect_from(HERE, router.address()))
+        .collect::<Result<_, _>>()?;
+    // They are taken in no order: one that comes later must not have one of their places.
+    process::eventually("the silent ones are taken", Duration::from_secs(5), || {
+        Ok((counter(&router, "connections_accepted")? >= 6).then_some(()))
+    })?;
+    for _ in 0..200 {
+        turned_away(&router)?;
+    }
+    log_in(&router, THERE, alpha)?;
+    ensure!(
+        session.query_value("select 1")? == "1",
+        "the session goes on"
+    );
+    ensure!(
+        counter(&router, "refused_too_many_from_address")? == 200,
+        "counted"
+    );
+    drop(silent);
+    process::eventually("places are given back", Duration::from_secs(5), || {
+        Ok(log_in(&router, HERE, alpha).ok())
+    })?;
+    Ok(())
+}
+
+pub(super) fn too_many_connections(stage: &Stage) -> anyhow::Result<()> {
+    let configuration = "[limits]\n\
+                         address_connection_rate_per_minute = 60\n\
+                         address_connection_burst = 6\n";
+    let router = stage
+        .installation()?
+        .configured_router("rate", configuration)?;
+    let alpha = stage.alpha()?;
+    let begin = Instant::now();
+    let let_in = (0..12).filter(|_| log_in(&router, HERE, alpha).is_ok());
+    let let_in = let_in.count() as u64;
+    // One more for each second that the twelve took.
+    let most = 6 + 1 + begin.elapsed().as_secs();
+    ensure!((6..=most.min(11)).contains(&let_in), "{let_in} of 12");
+    log_in(&router, THERE, alpha)?;
+    // After a while one more has come back.
+    std::thread::sleep(Duration::from_millis(1_100));
+    log_in(&router, HERE, alpha)?;
+    Ok(())
+}
+
+pub(super) fn too_many_cancels(stage: &Stage) -> anyhow::Result<()> {
+    let configuration = "[limits]\n\
+                         address_cancel_rate_per_minute = 1\n\
+                         address_cancel_burst = 2\n";
+    let router = stage
+        .installation()?
+        .configured_router("cancels", configuration)?;
+    let mut session = Wire::connect_from(THERE, router.address())?;
+    let key = session.log_in(stage.alpha()?)?.key()?;
+    let cancel = |from| -> anyhow::Result<()> {
+        let mut wire = Wire::connect_from(from, router.address())?;
+        wire.send(&key.cancel_request())?;
+        ensure!(wire.receive_to_end()?.is_empty(), "an answer to a cancel");
+        Ok(())
+    };
+    let mut states = |from| -> anyhow::Result<Vec<String>> {
+        session.send_query("select pg_sleep(0.8)")?;
+        std::thread::sleep(Duration::from_millis(200));
+        cancel(from)?;
+        let answered = session.until_ready()?;
+        Ok(answered.iter().filter_map(Message::sqlstate).collect())
+    };
+    for _ in 0..2 {
+        ensure!(states(HERE)? == ["57014"], "not cancelled");
+    }
+    ensure!(states(HERE)?.is_empty(), "cancelled beyond the rate");
+    ensure!(states(THERE)? == ["57014"], "another address pays for it");
+    ensure!(counter(&router, "cancels_limited")? == 1, "counted");
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! `docs/clients.md`, made from the results: what is in it was run.
+
+use super::endpoint::Subject;
+use super::outcome::{Counts, Outcome};
+use crate::workspace;
+use anyhow::{Context, Result};
+use std::fmt::Write as _;
+use std::fs;
+
+const HEAD: &str = "\
+# Clients
+
+Each client's test suite was run against a tenant's server without pgs and through it. \
+pgs conforms where every test ends as it does without pgs. \
+`cargo xtask conformance all` runs everything and writes this page; \
+`cargo xtask conformance --list` says what there is. \
+What follows is as run; the JSON files in `conformance/results` have the rest.
+";
+
+/// What a reader must know to read the counts.
+const KEY: &str = "\
+Counts are passed / failed / skipped. \
+*Without pgs* is the tenant's server itself, whose Unix socket socat gives a port; \
+for `negotiation` it is a PostgreSQL server with a port and certificates of its own. \
+Each run has a new tenant.
+";
+
+/// Writes the page from all results that are kept.
+pub(super) fn write() -> Result<()> {
+    let path = workspace::root().join("docs/clients.md");
+    fs::write(&path, render(&Outcome::read_all()?)?)
+        .with_context(|| format!("write {}", path.display()))
+}
+
+fn render(outcomes: &[Outcome]) -> Result<String> {
+    let mut page = format!("{HEAD}\n{KEY}\n");
+    page.push_str("| suite | client | without pgs | relay | kernel | differs |\n");
+    page.push_str("|---|---|---|---|---|---|\n");
+    for outcome in outcomes {
+        let Outcome {
+            suite,
+            client,
+            runs,
+            differing,
+            ..
+        } = outcome;
+        let cell = |subject| {
+            let run = runs.iter().find(|run| run.subject == subject);
+            run.map_or("not run".to_owned(), counts)
+        };
+        let (direct, relay, kernel) = (
+            cell(Subject::Direct),
+            cell(Subject::Relay),
+            cell(Subject::Kernel),
+        );
+        let differs = match differing.len() {
+            0 => "nothing".to_owned(),
+            count => format!("{count} tests"),
+        };
+        writeln!(
+            page,
+            "| `{suite}` | {client} | {direct} | {relay} | {kernel} | {differs} |"
+        )?;
+    }
+    for outcome in outcomes {
+        page.push_str(&section(outcome)?);
+    }
+    Ok(page)
+}
+
+fn section(outcome: &Outcome) -> Result<String> {
+    let mut text = format!("\n## {}\n\n", outcome.suite);
+    let Outcome {
+        client,
+        tests,
+        server,
+        kernel,
+        ended,
+        ..
+    } = outcome;
+    writeln!(
+        text,
+        "{client}. Tests: {tests}. Server: {server}. Linux {kernel}; ended {ended}.\n"
+    )?;
+    for note in &outcome.notes {
+        writeln!(text, "- {note}")?;
+    }
+    for difference in &outcome.differing {
+        writeln!(
+            text,
+            "- Differs: `{}` is {:?} without pgs and {:?} through it ({}).",
+            difference.test,
+            difference.without_pgs,
+            difference.through_pgs,
+            difference.subject.name()
+        )?;
+    }
+    if !outcome.failing_everywhere.is_empty() {
+        writeln!(
+            text,
+            "- Fails without pgs as with it: `{}`.",
+            outcome.failing_everywhere.join("`, `")
+        )?;
+    }
+    if !outcome.unsteady.is_empty() {
+        writeln!(
+            text,
+            "- Ended differently in two runs of the same, so run twice: `{}`.",
+            outcome.unsteady.join("`, `")
+        )?;
+    }
+    Ok(text)
+}
+
+fn counts(run: &Counts) -> String {
+    format!("{} / {} / {}", run.passed, run.failed, run.skipped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_page_says_what_was_run_and_what_differs() {
+        let run = |subject, failed| {
+            json!({
+                "subject": subject, "passed": 7, "failed": failed, "skipped": 1, "seconds": 2,
+            })
+        };
+        let outcome = json!({
+            "suite": "x", "client": "libx 1", "tests": "its own", "notes": ["A note."],
+            "ended": "then", "server": "postgres 18", "kernel": "6",
+            "runs": [run("direct", 0), run("relay", 1)],
+            "differing": [{ "test": "t", "subject": "relay", "without_pgs": "passed",
+                            "through_pgs": "failed" }],
+            "failing_everywhere": ["u"], "unsteady": ["v"],
+        });
+        let page = render(&[serde_json::from_value(outcome).unwrap()]).unwrap();
+        assert!(page.contains("| `x` | libx 1 | 7 / 0 / 1 | 7 / 1 / 1 | not run | 1 tests |"));
+        assert!(page.contains("`t` is Passed without pgs and Failed through it (relay)"));
+        assert!(page.contains("A note.") && page.contains("as with it: `u`"));
+        assert!(page.contains("so run twice: `v`"));
+    }
+}

@@ -1,0 +1,101 @@
+//! The JDBC driver of Debian's package, driven by a program of pgs's own: the driver's own tests
+//! are in none of its packages.
+
+use super::endpoint::Endpoint;
+use super::outcome::Tests;
+use super::program;
+use super::suite::{Facts, Suite};
+use super::tenant::{PASSWORD, Tenant, Wanted};
+use crate::report::Step;
+use crate::{apt, process, workspace};
+use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+const TENANT: &str = "jdbc";
+const PACKAGE: &str = "libpostgresql-jdbc-java";
+/// Where the package puts the driver.
+const DRIVER: &str = "/usr/share/java/postgresql.jar";
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// The driver and a Java to run it.
+pub(super) struct Jdbc {
+    program: PathBuf,
+}
+
+impl Jdbc {
+    pub(super) fn prepare() -> Result<Self> {
+        let step = Step::new("JDBC driver");
+        let mut missing = Vec::new();
+        if !Path::new(DRIVER).exists() {
+            missing.push(PACKAGE);
+        }
+        // `java File.java` compiles: it takes the whole kit.
+        if process::find("javac").is_none() {
+            missing.push("default-jdk-headless");
+        }
+        if !missing.is_empty() {
+            if !apt::can_install() {
+                bail!(
+                    "not installed; run `sudo apt-get install {}`",
+                    missing.join(" ")
+                );
+            }
+            apt::install(&step, &missing)?;
+        }
+        step.done(DRIVER);
+        Ok(Self {
+            program: workspace::root().join("conformance/jdbc/Conformance.java"),
+        })
+    }
+}
+
+impl Suite for Jdbc {
+    fn facts(&self) -> Result<Facts> {
+        let version = process::output(Command::new("dpkg-query").args([
+            "--show",
+            "--showformat",
+            "${Version}",
+            PACKAGE,
+        ]))?;
+        let java = process::output(Command::new("java").args(["--version"]))?;
+        let java = java.lines().next().unwrap_or_default();
+        Ok(Facts {
+            client: format!("{PACKAGE} {version} on {java}"),
+            tests: "of pgs's own, conformance/jdbc/Conformance.java".to_owned(),
+            notes: vec![
+                "The driver's own tests are in none of its packages, and the source package of \
+                 the distribution could not be had from the mirror."
+                    .to_owned(),
+            ],
+        })
+    }
+
+    fn tenant(&self) -> Wanted {
+        Wanted {
+            id: TENANT,
+            image: None,
+        }
+    }
+
+    fn furnish(&self, _tenant: &Tenant<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn run(
+        &self,
+        step: &Step,
+        endpoint: &Endpoint<'_>,
+        _tenant: &Tenant<'_>,
+        log: &Path,
+    ) -> Result<Tests> {
+        let mut java = Command::new("java");
+        java.args(["-cp", DRIVER])
+            .arg(&self.program)
+            .args(["127.0.0.1", &endpoint.port().to_string()])
+            .args([TENANT, PASSWORD]);
+        let text = program::logged(log, || program::run(step, &java, log, LIMIT).map(drop))?;
+        Ok(program::plain_results(&text))
+    }
+}

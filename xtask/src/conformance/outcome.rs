@@ -1,0 +1,315 @@
+//! How the tests of a suite ended, on every subject, and what differs.
+
+use super::endpoint::Subject;
+use super::ground::Ground;
+use super::suite::{Facts, Name};
+use crate::{process, report, workspace};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// How one test ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Verdict {
+    Passed,
+    Failed,
+    /// By its own decision: it does not apply here.
+    Skipped,
+    /// Some subjects ran it and this one did not.
+    Absent,
+}
+
+/// Every test by its name.
+pub(super) type Tests = BTreeMap<String, Verdict>;
+
+/// All tests of one subject.
+pub(super) struct Run {
+    subject: Subject,
+    tests: Tests,
+    seconds: u64,
+}
+
+impl Run {
+    pub(super) fn new(subject: Subject, tests: Tests, seconds: u64) -> Self {
+        Self {
+            subject,
+            tests,
+            seconds,
+        }
+    }
+
+    /// Whether nothing was run. Suites that find nothing to do must not count as passed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count(Verdict::Passed) == 0
+    }
+
+    pub(super) fn counts(&self) -> String {
+        format!(
+            "{} passed, {} failed, {} skipped",
+            self.count(Verdict::Passed),
+            self.count(Verdict::Failed),
+            self.count(Verdict::Skipped)
+        )
+    }
+
+    /// Takes what a second try has shown of the tests that differed: passed is passed. Gives those
+    /// that ended otherwise than before, which no comparison can rest on.
+    pub(super) fn try_again(&mut self, again: &Self, differed: &BTreeSet<String>) -> Vec<String> {
+        let mut unsteady = Vec::new();
+        for test in differed {
+            let (before, now) = (self.verdict(test), again.verdict(test));
+            if before != now {
+                unsteady.push(test.clone());
+            }
+            if now == Verdict::Passed {
+                self.tests.insert(test.clone(), now);
+            }
+        }
+        unsteady
+    }
+
+    fn count(&self, verdict: Verdict) -> usize {
+        self.tests.values().filter(|one| **one == verdict).count()
+    }
+
+    fn verdict(&self, test: &str) -> Verdict {
+        self.tests.get(test).copied().unwrap_or(Verdict::Absent)
+    }
+}
+
+/// What is kept of a suite's run.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Outcome {
+    pub(super) suite: String,
+    pub(super) client: String,
+    pub(super) tests: String,
+    pub(super) notes: Vec<String>,
+    /// RFC 3339, UTC, when the run ended.
+    pub(super) ended: String,
+    pub(super) server: String,
+    pub(super) kernel: String,
+    pub(super) runs: Vec<Counts>,
+    /// Tests that do not end as they do without pgs.
+    pub(super) differing: Vec<Difference>,
+    /// Tests that fail without pgs too, and in the same way with it.
+    pub(super) failing_everywhere: Vec<String>,
+    /// Tests that differed at first and were run again, on every subject; one that passed in either
+    /// run counts as passed.
+    pub(super) unsteady: Vec<String>,
+}
+
+/// One subject's tests in numbers.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Counts {
+    pub(super) subject: Subject,
+    pub(super) passed: usize,
+    pub(super) failed: usize,
+    pub(super) skipped: usize,
+    pub(super) seconds: u64,
+}
+
+/// A test that ends one way without pgs and another way with it.
+#[derive(Serialize, Deserialize, PartialEq, Eq, Debug)]
+pub(super) struct Difference {
+    pub(super) test: String,
+    pub(super) subject: Subject,
+    pub(super) without_pgs: Verdict,
+    pub(super) through_pgs: Verdict,
+}
+
+/// Where results are kept: in the repository, as run.
+pub(super) fn directory() -> PathBuf {
+    workspace::root().join("conformance/results")
+}
+
+impl Outcome {
+    /// Compares every run with the first, which is the one without pgs.
+    pub(super) fn new(
+        name: Name,
+        facts: Facts,
+        ground: &Ground,
+        runs: &[Run],
+        unsteady: Vec<String>,
+    ) -> Result<Self> {
+        let now = Command::new("date")
+            .args(["-u", "+%Y-%m-%dT%H:%M:%SZ"])
+            .output()?;
+        let server = process::output(
+            Command::new("docker")
+                .args(["run", "--rm", "--network", "none", ground.image()])
+                .args(["postgres", "--version"]),
+        )?;
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        Ok(Self {
+            suite: name.text().to_owned(),
+            client: facts.client,
+            tests: facts.tests,
+            notes: facts.notes,
+            ended: String::from_utf8_lossy(&now.stdout).trim().to_owned(),
+            server,
+            kernel: release.trim().to_owned(),
+            differing: differing(runs),
+            failing_everywhere: failing_everywhere(runs),
+            runs: runs.iter().map(counts).collect(),
+            unsteady,
+        })
+    }
+
+    /// Whether pgs made no difference.
+    pub(super) fn conforms(&self) -> bool {
+        self.differing.is_empty()
+    }
+
+    pub(super) fn to_json(&self) -> Result<String> {
+        Ok(serde_json::to_string_pretty(self)?)
+    }
+
+    pub(super) fn write(&self) -> Result<()> {
+        let path = directory().join(format!("{}.json", self.suite));
+        fs::create_dir_all(directory())?;
+        let text = self.to_json()? + "\n";
+        fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Every result there is, in the order of the suites.
+    pub(super) fn read_all() -> Result<Vec<Self>> {
+        let read = |name: Name| {
+            let path = directory().join(format!("{}.json", name.text()));
+            path.exists().then(|| {
+                let text = fs::read_to_string(&path)?;
+                serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))
+            })
+        };
+        Name::ALL.into_iter().filter_map(read).collect()
+    }
+
+    pub(super) fn report(&self) {
+        for difference in &self.differing {
+            report::line(format_args!(
+                "  ✗ {}: {:?} without pgs, {:?} through pgs ({})",
+                difference.test,
+                difference.without_pgs,
+                difference.through_pgs,
+                difference.subject.name()
+            ));
+        }
+        if !self.failing_everywhere.is_empty() {
+            report::line(format_args!(
+                "  – fails without pgs as with it: {}",
+                self.failing_everywhere.join(", ")
+            ));
+        }
+        if self.conforms() {
+            report::line("  ✓ every test ends as it does without pgs");
+        }
+    }
+}
+
+fn counts(run: &Run) -> Counts {
+    Counts {
+        subject: run.subject,
+        passed: run.count(Verdict::Passed),
+        failed: run.count(Verdict::Failed),
+        skipped: run.count(Verdict::Skipped),
+        seconds: run.seconds,
+    }
+}
+
+/// Which tests end differently on some subject.
+pub(super) fn names_of_differing(runs: &[Run]) -> BTreeSet<String> {
+    let tests = differing(runs)
+        .into_iter()
+        .map(|difference| difference.test);
+    tests.collect()
+}
+
+fn differing(runs: &[Run]) -> Vec<Difference> {
+    let Some((direct, others)) = runs.split_first() else {
+        return Vec::new();
+    };
+    let compare = |run: &Run| -> Vec<Difference> {
+        let tests: BTreeSet<&String> = direct.tests.keys().chain(run.tests.keys()).collect();
+        let difference = |test: &String| Difference {
+            test: test.clone(),
+            subject: run.subject,
+            without_pgs: direct.verdict(test),
+            through_pgs: run.verdict(test),
+        };
+        tests
+            .into_iter()
+            .map(difference)
+            .filter(|one| one.without_pgs != one.through_pgs)
+            .collect()
+    };
+    others.iter().flat_map(compare).collect()
+}
+
+fn failing_everywhere(runs: &[Run]) -> Vec<String> {
+    let Some(direct) = runs.first() else {
+        return Vec::new();
+    };
+    let fails = |test: &&String| runs.iter().all(|run| run.verdict(test) == Verdict::Failed);
+    direct.tests.keys().filter(fails).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(subject: Subject, tests: &[(&str, Verdict)]) -> Run {
+        let tests = tests
+            .iter()
+            .map(|(name, verdict)| ((*name).to_owned(), *verdict));
+        Run::new(subject, tests.collect(), 1)
+    }
+
+    #[test]
+    fn what_fails_only_through_pgs_or_is_gone_differs() {
+        use Verdict::{Absent, Failed, Passed};
+        let runs = [
+            run(
+                Subject::Direct,
+                &[("a", Passed), ("b", Failed), ("c", Passed)],
+            ),
+            run(Subject::Kernel, &[("a", Failed), ("b", Failed)]),
+        ];
+        let found = differing(&runs);
+        let short: Vec<_> = found
+            .iter()
+            .map(|one| (one.test.as_str(), one.without_pgs, one.through_pgs))
+            .collect();
+        assert_eq!(short, [("a", Passed, Failed), ("c", Passed, Absent)]);
+        assert_eq!(failing_everywhere(&runs), ["b"]);
+    }
+
+    #[test]
+    fn a_second_try_tells_unsteady_tests_from_those_that_pgs_breaks() {
+        use Verdict::{Failed, Passed};
+        let mut runs = [
+            run(Subject::Direct, &[("steady", Passed), ("unsteady", Failed)]),
+            run(Subject::Relay, &[("steady", Failed), ("unsteady", Passed)]),
+        ];
+        let again = [
+            run(Subject::Direct, &[("steady", Passed), ("unsteady", Passed)]),
+            run(Subject::Relay, &[("steady", Failed), ("unsteady", Passed)]),
+        ];
+        let differed = names_of_differing(&runs);
+        let mut unsteady = Vec::new();
+        for (first, second) in runs.iter_mut().zip(&again) {
+            unsteady.extend(first.try_again(second, &differed));
+        }
+        assert_eq!(unsteady, ["unsteady"]);
+        let left: Vec<String> = names_of_differing(&runs).into_iter().collect();
+        assert_eq!(left, ["steady"]);
+    }
+
+    #[test]
+    fn a_run_without_a_passed_test_is_empty() {
+        assert!(run(Subject::Direct, &[("a", Verdict::Failed)]).is_empty());
+        assert!(!run(Subject::Direct, &[("a", Verdict::Passed)]).is_empty());
+    }
+}
