@@ -89,13 +89,6 @@ impl Installation {
         Router::start_with(&directory.join("state"), &directory.join(name), &arguments)
     }
 
-    /// The same, with further arguments of `pgs serve`.
-    pub fn second_router_with(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Router> {
-        let directory = self.directory.path();
-        let arguments = [&["--path", self.path.as_str()], arguments].concat();
-        Router::start_with(&directory.join("state"), &directory.join(name), &arguments)
-    }
-
     /// Where files of a test can be put.
     pub fn scratch(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
