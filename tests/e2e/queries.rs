@@ -146,6 +146,11 @@ fn the_session_is_listed(stage: &Stage) -> anyhow::Result<()> {
     } else {
         ensure!(in_kernel == Some(0), "redirected by the relay: {session}");
     }
+    let of_tenant = router.status()?["kernel_bytes"][&login.user]["to_client"].as_u64();
+    ensure!(
+        stage.path() == DataPath::Relay || of_tenant > Some(SMALL_TURNS * SMALL_BYTES),
+        "the tenant's account has {of_tenant:?} bytes"
+    );
     wire.query(&format!("select repeat('x', {LARGE_BYTES})"))?;
     let session = seen(SMALL_TURNS * SMALL_BYTES + LARGE_BYTES)?;
     ensure!(

@@ -68,6 +68,12 @@ pub struct RouterStatus {
     pub path: String,
     /// Why new sessions are relayed although the kernel path was not ruled out by the user.
     pub path_reason: Option<String>,
+    /// Why only bytes to clients go through the kernel, where that is so.
+    #[serde(default)]
+    pub path_one_way: Option<String>,
+    /// What the eBPF program has counted for each tenant, ended sessions included.
+    #[serde(default)]
+    pub kernel_bytes: std::collections::BTreeMap<String, KernelBytesReport>,
     /// What each start-up canary found.
     pub canaries: Vec<CanaryReport>,
     /// Live sessions.
@@ -80,6 +86,15 @@ pub struct RouterStatus {
     /// Counters since the start, by name: `connections_accepted`, `connections_refused_<sqlstate>`,
     /// `cancels_routed`, `cancels_dropped`, `probes_silent`, …
     pub counters: std::collections::BTreeMap<String, u64>,
+}
+
+/// Bytes that went through the kernel alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelBytesReport {
+    /// From clients.
+    pub to_backend: u64,
+    /// To clients.
+    pub to_client: u64,
 }
 
 /// What keeps a router's descriptors when it is killed.

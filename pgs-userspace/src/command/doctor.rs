@@ -134,7 +134,14 @@ fn datapath_checks() -> Vec<Check> {
         })
         .collect();
     checks.push(match findings.reason {
-        None => Check::good("kernel path", "works here"),
+        None => match &findings.one_way {
+            None => Check::good("kernel path", "works here, in both directions"),
+            Some(reason) => Check::warning(
+                "kernel path",
+                format!("from backends to clients only: {reason}"),
+                "CAP_PERFMON and a kernel with BTF (`CONFIG_DEBUG_INFO_BTF`) make it both ways",
+            ),
+        },
         Some(reason) => Check::warning(
             "kernel path",
             reason,

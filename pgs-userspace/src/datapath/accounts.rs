@@ -52,8 +52,17 @@ impl Accounts {
         }
     }
 
+    /// Every owner that has one, and which.
+    pub(super) fn all(&self) -> Vec<(String, u32)> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let by_owner = known.by_owner.iter();
+        by_owner
+            .map(|(owner, account)| (owner.clone(), *account))
+            .collect()
+    }
+
     /// The owner's account, if it has one.
-    pub(super) fn find(&self, owner: &str) -> Option<u32> {
+    fn find(&self, owner: &str) -> Option<u32> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.by_owner.get(owner).copied()
     }

@@ -306,12 +306,15 @@ impl DataPath {
         self.accounts.of(owner)
     }
 
-    /// What the kernel has counted on an owner's account, ended sessions included.
-    pub fn account_bytes(&self, owner: &str) -> KernelBytes {
-        match (self.accounts.find(owner), &self.flows) {
-            (Some(account), Some(flows)) => flows.account_bytes(account),
-            _ => KernelBytes::default(),
-        }
+    /// What the kernel has counted on each owner's account, ended sessions included.
+    pub fn account_bytes(&self) -> Vec<(String, KernelBytes)> {
+        let Some(flows) = &self.flows else {
+            return Vec::new();
+        };
+        let accounts = self.accounts.all().into_iter();
+        accounts
+            .map(|(owner, account)| (owner, flows.account_bytes(account)))
+            .collect()
     }
 }
 

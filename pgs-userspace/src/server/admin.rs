@@ -20,6 +20,7 @@ use super::connection::FrontDoor;
 use super::sessions::Session;
 use super::survival::Kept;
 use crate::admin::request::CanaryReport;
+use crate::admin::request::KernelBytesReport;
 use crate::admin::request::Request;
 use crate::admin::request::Response;
 use crate::admin::request::RouterStatus;
@@ -28,6 +29,7 @@ use crate::config::limits::ACCEPT_RETRY_INTERVAL;
 use crate::config::limits::ADMIN_CONNECTIONS_MAX;
 use crate::config::limits::ADMIN_DEADLINE;
 use crate::config::limits::ADMIN_REQUEST_BYTES_MAX;
+use crate::datapath::kernel::KernelBytes;
 use crate::datapath::meter::Path as DataPathOfSession;
 use crate::privileges::Held;
 
@@ -143,6 +145,13 @@ fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
         path_requested: findings.requested.name().into(),
         path: if findings.kernel { "kernel" } else { "relay" }.into(),
         path_reason: findings.reason.clone(),
+        path_one_way: findings.one_way.clone(),
+        kernel_bytes: door
+            .data_path
+            .account_bytes()
+            .into_iter()
+            .map(|(tenant, bytes)| (tenant, kernel_bytes(bytes)))
+            .collect(),
         canaries: findings
             .canaries
             .iter()
@@ -155,6 +164,13 @@ fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
         sessions_kernel: sessions.iter().filter(in_kernel).count(),
         sessions: sessions.len(),
         counters: counters(door),
+    }
+}
+
+fn kernel_bytes(bytes: KernelBytes) -> KernelBytesReport {
+    KernelBytesReport {
+        to_backend: bytes.to_backend,
+        to_client: bytes.to_client,
     }
 }
 
