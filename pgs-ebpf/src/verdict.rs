@@ -78,7 +78,9 @@ fn judge(context: &SkBuffContext, looks: bool) -> u32 {
     if !looks {
         return one_way(context, flow, bytes);
     }
-    if may_redirect(flow, bytes) && redirect(context, flow, bytes) {
+    // A backend's flow has a private socket to divert by.
+    let to_client = flow.orders.aside != 0;
+    if may_redirect(flow, bytes) && redirect(context, flow, bytes, to_client) {
         return SK_PASS;
     }
     divert(context, flow, index, bytes)
@@ -106,7 +108,7 @@ fn note_activity(flow: &mut Flow, index: u32, bytes: u32) {
 fn one_way(context: &SkBuffContext, flow: &mut Flow, bytes: u32) -> u32 {
     // SAFETY: in the array; the router writes it at any time.
     let mode = unsafe { read_volatile(&raw const flow.orders.mode) };
-    if mode != KERNEL || !redirect(context, flow, bytes) {
+    if mode != KERNEL || !redirect(context, flow, bytes, true) {
         // Nowhere to go: the client's socket is closed.
         flow.record.diverted += u64::from(bytes);
     }
@@ -151,17 +153,16 @@ fn may_redirect(flow: &mut Flow, bytes: u32) -> bool {
 
 /// Marks the buffer for the target; false where there is none.
 #[inline(always)]
-fn redirect(context: &SkBuffContext, flow: &mut Flow, bytes: u32) -> bool {
+fn redirect(context: &SkBuffContext, flow: &mut Flow, bytes: u32, to_client: bool) -> bool {
     if !mark(context, flow, flow_target(flow), 0) {
         return false;
     }
     flow.record.waiting = flow.record.waiting.saturating_add(bytes);
     flow.record.redirected += u64::from(bytes);
     if let Some(account) = ACCOUNTS.get_ptr_mut(flow.orders.account) {
-        // A backend's flow has a private socket to divert by.
         // SAFETY: in the array, aligned; sessions of one owner may be counted on two cores.
         unsafe {
-            let counter = if is_from_backend(flow) {
+            let counter = if to_client {
                 &raw mut (*account).to_client
             } else {
                 &raw mut (*account).to_backend
@@ -321,11 +322,6 @@ unsafe fn add(counter: *mut u64, bytes: u32) -> u64 {
 fn flow_target(flow: &Flow) -> u64 {
     // SAFETY: in the array; the router writes it at any time.
     unsafe { read_volatile(&raw const flow.orders.target) }
-}
-
-#[inline(always)]
-fn is_from_backend(flow: &Flow) -> bool {
-    flow.orders.aside != 0
 }
 
 #[inline(always)]

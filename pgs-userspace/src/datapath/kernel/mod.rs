@@ -334,14 +334,23 @@ fn map_of(descriptor: &OwnedFd, kind: fn(MapData) -> Map) -> Result<Map, KernelP
 
 /// What failed and why. The system's own word is the innermost cause, which aya does not repeat.
 pub(super) fn with_causes(what: &str, error: &dyn std::error::Error) -> String {
-    let mut text = format!("{what}: {error}");
+    let mut text = format!("{what}: {}", without_verifier_log(&error.to_string()));
     let mut cause = error.source();
     while let Some(inner) = cause {
-        let inner_text = inner.to_string();
+        let inner_text = without_verifier_log(&inner.to_string()).to_owned();
         if !text.ends_with(&inner_text) {
             text += &format!(": {inner_text}");
         }
         cause = inner.source();
     }
     text
+}
+
+/// The verifier's log has hundreds of lines, of which only who changes the program reads any.
+fn without_verifier_log(text: &str) -> &str {
+    let (before, log) = text.split_once(". Verifier output").unwrap_or((text, ""));
+    if !log.is_empty() {
+        tracing::debug!(log, "what the verifier said");
+    }
+    before
 }
