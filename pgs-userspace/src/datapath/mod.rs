@@ -178,7 +178,10 @@ impl DataPath {
         let (Some(flows), Some(worker)) = (&self.flows, self.worker_of(orphan.place)) else {
             return Err(Box::new(orphan));
         };
-        let account = flows.account(Place::from_number(orphan.place));
+        let place = Place::from_number(orphan.place);
+        let account = flows.account(place);
+        // Here and not by the worker, so that whoever asks from now on sees where it is.
+        orphan.meter.begin_kernel(place);
         self.accounts.restore(orphan.lease.owner(), account);
         worker.resume(orphan)
     }

@@ -50,21 +50,18 @@ impl Session {
         } = orphan;
         let place = Place::from_number(place);
         match kernel.resume(place, &client, &backend, aside) {
-            Ok(enrolment) => {
-                meter.begin_kernel(place);
-                Ok(Self::with(
-                    client,
-                    backend,
-                    meter,
-                    lease,
-                    Path::Kernel(KernelSession {
-                        enrolment,
-                        listening_to_client: false,
-                        listening_to_backend: false,
-                        stays: false,
-                    }),
-                ))
-            }
+            Ok(enrolment) => Ok(Self::with(
+                client,
+                backend,
+                meter,
+                lease,
+                Path::Kernel(KernelSession {
+                    enrolment,
+                    listening_to_client: false,
+                    listening_to_backend: false,
+                    stays: false,
+                }),
+            )),
             Err(refused) => {
                 kernel.clear(place);
                 Err(Lost {

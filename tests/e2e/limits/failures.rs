@@ -17,8 +17,8 @@ use super::refused;
 
 const CONFIGURATION: &str = "[limits]\n\
                              login_failures_max = 3\n\
-                             login_backoff_min = '4s'\n\
-                             login_backoff_max = '4s'\n";
+                             login_backoff_min = '10s'\n\
+                             login_backoff_max = '10s'\n";
 
 pub(super) fn have_to_wait(stage: &Stage) -> anyhow::Result<()> {
     let router = stage
@@ -45,14 +45,14 @@ pub(super) fn have_to_wait(stage: &Stage) -> anyhow::Result<()> {
             .nth(1)
             .and_then(|word| word.parse().ok());
         ensure!(
-            seconds.is_some_and(|wait| (1..=4).contains(&wait)),
+            seconds.is_some_and(|wait| (1..=10).contains(&wait)),
             "{detail}"
         );
     }
     log_in(&router, THERE, alpha).context("another address pays for it")?;
     log_in(&router, HERE, stage.beta()?).context("another tenant pays for it")?;
     ensure!(session.query_value("select 1")? == "1", "a session was hit");
-    process::eventually("the wait ends", Duration::from_secs(20), || {
+    process::eventually("the wait ends", Duration::from_secs(40), || {
         Ok(log_in(&router, HERE, alpha).ok())
     })?;
     ensure!(begin.elapsed() > Duration::from_secs(1), "too soon");
