@@ -117,9 +117,11 @@ impl Arrival<'_> {
     /// same is done after the same time.
     async fn tls_end(&self, name: Option<&str>, request: TlsRequest) -> TlsEnd {
         let label = name.and_then(|name| self.door.encryption.tenant_label(name));
-        let Some(label) = label.filter(|_| self.door.tls_wishes().passthrough) else {
+        let Some(label) = label else {
             return TlsEnd::Here(None);
         };
+        // What is remembered of all tenants may be a moment old; what one of them wants must not.
+        let somebody_passes = self.door.tls_wishes().passthrough;
         let asked = Instant::now();
         let route = match self.door.routes.find(label, label) {
             Ok(route) => route,
@@ -134,7 +136,9 @@ impl Arrival<'_> {
                 && route.settings.tls == TlsPolicy::Passthrough
         };
         let Some(route) = route.filter(passes) else {
-            sleep_until(asked + SERVER_NAME_ANSWER_DELAY).await;
+            if somebody_passes {
+                sleep_until(asked + SERVER_NAME_ANSWER_DELAY).await;
+            }
             return TlsEnd::Here(None);
         };
         match self.connect_through(&route, request).await {
