@@ -10,6 +10,7 @@ mod direction;
 pub mod handover;
 pub mod kernel;
 pub mod meter;
+mod notified;
 mod pump;
 mod reach;
 mod session;
@@ -44,9 +45,7 @@ use meter::Meter;
 use reach::WorkerHandle;
 use reach::WorkerReach;
 
-use crate::config::limits::NOTICES_WAIT;
 use crate::config::limits::RELEASE_DEADLINE;
-use crate::privileges;
 
 /// Which path the user asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +153,7 @@ impl DataPath {
         }
         let followed = Arc::new(AtomicBool::new(true));
         if let Some(kernel) = &kernel {
-            follow_notices(kernel, &workers, Arc::clone(&followed))?;
+            notified::follow(kernel, &workers, Arc::clone(&followed))?;
         }
         let flows = kernel.as_ref().map(|kernel| Arc::clone(kernel.flows()));
         Ok(Self {
@@ -319,39 +318,6 @@ impl DataPath {
             .map(|(owner, account)| (owner, flows.account_bytes(account)))
             .collect()
     }
-}
-
-/// Brings the verdict's notices to the worker that has the session. Ends with the process.
-fn follow_notices(
-    kernel: &KernelPath,
-    workers: &[WorkerHandle],
-    followed: Arc<AtomicBool>,
-) -> Result<(), DataPathError> {
-    let refused = |error: kernel::KernelPathError| DataPathError::KernelRefused(error.to_string());
-    let mut notices = kernel.notices().map_err(refused)?;
-    let workers: Vec<_> = workers.iter().map(WorkerHandle::reach).collect();
-    let mut follow = move || {
-        while followed.load(SeqCst) {
-            let parts = workers.len() as u32;
-            let told = notices.wait(Some(NOTICES_WAIT), |place| {
-                let worker = &workers[kernel::part_of(place, parts) as usize % workers.len()];
-                if !worker.notice(place) {
-                    tracing::error!("a worker's commands are full: a client's bytes wait");
-                }
-            });
-            if let Err(error) = told {
-                tracing::error!(%error, "poll of the verdict's notices failed; clients may wait");
-                return;
-            }
-        }
-    };
-    std::thread::Builder::new()
-        .name("notices".into())
-        .spawn(move || {
-            privileges::relinquish_or_log();
-            follow();
-        })?;
-    Ok(())
 }
 
 /// Whether the kernel path works here, without serving anybody.
