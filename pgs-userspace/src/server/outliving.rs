@@ -83,8 +83,9 @@ impl KernelSessions {
     pub(super) fn begin(&self, held: Held, table: SessionTable) {
         self.keep_maps();
         let table = Arc::new(table);
-        // Without the kernel path no session goes on, and there is nothing to be known of one.
-        if !self.door.data_path.kept_maps().is_empty() {
+        // Without the kernel path no session goes on; those that the last router has left are then
+        // let go of, one by one.
+        if !self.door.data_path.kept_maps().is_empty() || !held.slots.is_empty() {
             self.door.sessions.keeping.begin(&self.kept, &table);
         }
         self.resume(held, &table);
