@@ -25,6 +25,7 @@ mod isolation;
 mod lifecycle;
 mod limits;
 mod notify;
+mod paths;
 mod privileges;
 mod proxy_protocol;
 mod queries;
@@ -56,6 +57,7 @@ const MODULES: &[(&str, &[Named])] = &[
     ("proxy_protocol", proxy_protocol::SCENARIOS),
     ("notify", notify::SCENARIOS),
     ("handover", handover::SCENARIOS),
+    ("paths", paths::SCENARIOS),
     ("closing", closing::SCENARIOS),
     ("bulk", bulk::SCENARIOS),
     ("slow_client", slow_client::SCENARIOS),

@@ -28,6 +28,8 @@ pub struct Handover {
     /// What its bytes in the kernel are counted on, beside the meter: see
     /// [`DataPath::account`](super::DataPath::account).
     pub account: u32,
+    /// Why it is to be relayed; `None` where it may go through the kernel.
+    pub relayed: Option<&'static str>,
     /// Counted on.
     pub meter: Arc<Meter>,
     /// Held as long as the session lives; told how it ended.

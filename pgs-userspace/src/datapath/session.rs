@@ -109,11 +109,12 @@ impl Session {
             pending_to_backend,
             pending_to_client,
             account,
+            relayed,
             meter,
             lease,
         } = handover;
-        meter.begin_relay(None);
-        let path = if try_kernel {
+        meter.begin_relay(relayed.map(str::to_owned));
+        let path = if try_kernel && relayed.is_none() {
             Path::Untried
         } else {
             Path::Relay

@@ -32,12 +32,13 @@ pub(super) trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send {
     fn certificates(&self) -> Option<&[CertificateDer<'static>]>;
 
     /// The client is logged in: from here on its bytes are only moved, those first that were read
-    /// and not yet forwarded.
+    /// and not yet forwarded. `relayed`: why the kernel is not to move them.
     fn begin_session(
         self,
         door: &FrontDoor,
         backend: UnixStream,
         pending_to_backend: Bytes,
+        relayed: Option<&'static str>,
         lease: SessionLease,
     );
 }
@@ -59,6 +60,7 @@ impl ClientStream for TcpStream {
         door: &FrontDoor,
         backend: UnixStream,
         pending_to_backend: Bytes,
+        relayed: Option<&'static str>,
         lease: SessionLease,
     ) {
         let session = Arc::clone(lease.session());
@@ -79,6 +81,7 @@ impl ClientStream for TcpStream {
             pending_to_backend,
             pending_to_client: Bytes::new(),
             account: door.data_path.account(session.tenant.as_str()),
+            relayed,
             meter: Arc::clone(&session.meter),
             lease: lease.hand_over(Arc::clone(&door.data_path)),
         };
@@ -110,6 +113,7 @@ impl ClientStream for SecureStream {
         door: &FrontDoor,
         backend: UnixStream,
         pending_to_backend: Bytes,
+        _relayed: Option<&'static str>,
         lease: SessionLease,
     ) {
         announce(door, lease.session());

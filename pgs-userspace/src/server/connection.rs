@@ -36,6 +36,7 @@ use super::negotiation::Opening;
 use super::negotiation::negotiate;
 use super::origin;
 use super::origin::Origin;
+use super::path_choice;
 use super::sessions::Identity;
 use super::sessions::Sessions;
 use super::tls_policy;
@@ -333,7 +334,8 @@ impl<C: ClientStream> Connection<'_, C> {
                     };
                     lease.learn_key(door.cancels.register(process_id, key, issuer));
                 }
-                client.begin_session(door, backend, login.held.freeze(), lease);
+                let relayed = path_choice::relayed(route.settings.path, message);
+                client.begin_session(door, backend, login.held.freeze(), relayed, lease);
                 Ok(())
             }
             Ok(Ok(LoginEnd::Refused(sqlstate, text))) => {

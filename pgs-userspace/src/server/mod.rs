@@ -26,6 +26,7 @@ mod notify;
 mod origin;
 mod outliving;
 mod passthrough;
+mod path_choice;
 mod rewound;
 mod run;
 mod secure_arrival;

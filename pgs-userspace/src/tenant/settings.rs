@@ -56,6 +56,18 @@ word_value!(
     VerifyUser = "verify-user"
 );
 
+/// Who moves the bytes of a tenant's sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PathPolicy {
+    /// Whom the router has chosen at its start, but the relay for programs that move bulk.
+    #[default]
+    Auto,
+    /// The relay.
+    Relay,
+}
+
+word_value!(PathPolicy, Auto = "auto", Relay = "relay");
+
 /// What holds for one tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantSettings {
@@ -75,6 +87,8 @@ pub struct TenantSettings {
     pub client_ca: Option<PathBuf>,
     /// Whether the tenant's SQL can read the client's address.
     pub client_address: bool,
+    /// Who moves the bytes.
+    pub path: PathPolicy,
     /// A session that moves no byte for so long is ended.
     pub idle_session_timeout: Option<Duration>,
     /// From accept to the end of authentication.
@@ -92,6 +106,7 @@ impl Default for TenantSettings {
             client_certificates: ClientCertificates::default(),
             client_ca: None,
             client_address: true,
+            path: PathPolicy::default(),
             idle_session_timeout: None,
             login_deadline: LOGIN_DEADLINE_DEFAULT,
         }
@@ -116,6 +131,8 @@ impl Section for TenantSettings {
                                           ones"),
         key!(client_address: bool, "whether SQL can read the client's address in \
                                     `pgs.client_addr`"),
+        key!(path: PathPolicy, "who moves the bytes: as `pgs serve --path` says, but programs \
+                                that move bulk by the relay; or everything by the relay"),
         key!(idle_session_timeout: Option<Duration>, "a session that moves no byte for so long is \
                                                       ended"),
         key!(login_deadline: Duration, "from the connection to the end of authentication"),

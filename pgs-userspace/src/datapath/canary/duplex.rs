@@ -140,6 +140,7 @@ fn split(
         pending_to_backend: Bytes::new(),
         pending_to_client: Bytes::new(),
         account: 0,
+        relayed: None,
         meter: Arc::clone(meter),
         lease: Box::new(NoLease),
     };
