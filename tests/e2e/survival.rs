@@ -1,8 +1,9 @@
 //! The router is killed, or replaced, while clients work: on the kernel path none of them notices.
 
+mod work;
+
 use std::process::Command;
 use std::thread;
-use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -14,7 +15,6 @@ use pgs_tests::login::BackendKey;
 use pgs_tests::login::PROTOCOL_3_0;
 use pgs_tests::login::startup_packet;
 use pgs_tests::process;
-use pgs_tests::process::Finished;
 use pgs_tests::router::DataPath;
 use pgs_tests::router::Router;
 use pgs_tests::skip::Skip;
@@ -22,6 +22,8 @@ use pgs_tests::stage::Stage;
 use pgs_tests::tenant::Login;
 use pgs_tests::wire::Message;
 use pgs_tests::wire::Wire;
+use work::Work;
+use work::now;
 
 use crate::Named;
 use crate::drain::keeper_of;
@@ -42,6 +44,10 @@ pub(crate) const SCENARIOS: &[Named] = &[
         a_router_taken_over_under_load,
     ),
     (
+        "a_session_is_cancelled_whichever_router_has_it",
+        a_session_is_cancelled_whichever_router_has_it,
+    ),
+    (
         "a_router_that_ends_takes_its_keeper_along",
         a_router_that_ends_takes_its_keeper_along,
     ),
@@ -53,7 +59,12 @@ pub(crate) const SCENARIOS: &[Named] = &[
 
 /// Sessions of pgbench, and how long they work.
 const CLIENTS: usize = 8;
-const WORK: Duration = Duration::from_secs(10);
+const WORK: Duration = Duration::from_secs(14);
+
+/// How long there is no router at all, and how long a session may take to get over its end. A
+/// machine at its limits lets single ones wait for seconds, with a router and without.
+const ALONE: Duration = Duration::from_secs(4);
+const SETTLING: Duration = Duration::from_millis(50);
 
 /// With which the router takes pgbench's sessions and two more.
 const SESSIONS_MAX: usize = CLIENTS + 2;
@@ -94,42 +105,12 @@ fn fill(router: &Router, login: &Login) -> anyhow::Result<()> {
     process::run(&mut initialise, LIMIT)?.success().map(drop)
 }
 
-/// pgbench at work; returns once all of its sessions are in the kernel.
-struct Work(JoinHandle<anyhow::Result<Finished>>);
-
-impl Work {
-    fn begin(router: &Router, login: &Login) -> anyhow::Result<Self> {
-        let mut bench = client(router, "pgbench", login);
-        let (clients, seconds) = (CLIENTS.to_string(), WORK.as_secs().to_string());
-        bench.args(["-n", "-S", "-j", "2", "-c", &clients, "-T", &seconds]);
-        let work = Self(thread::spawn(move || process::run(&mut bench, LIMIT)));
-        process::eventually("pgbench's sessions are in the kernel", LIMIT, || {
-            let seen = seen(router, login)?;
-            Ok((seen.len() == CLIENTS && seen.iter().all(|one| one.in_kernel > 0)).then_some(()))
-        })?;
-        Ok(work)
-    }
-
-    /// Waits for its end, which must not have come yet: every transaction has succeeded.
-    fn succeeds(self) -> anyhow::Result<()> {
-        ensure!(!self.0.is_finished(), "pgbench ended before its time");
-        let finished = self.0.join().map_err(|_| anyhow!("pgbench's thread"))??;
-        let said = finished.stderr.clone();
-        let printed = finished.success()?;
-        ensure!(
-            printed.contains("number of failed transactions: 0 (0.000%)")
-                && !said.contains("aborted"),
-            "{printed}{said}"
-        );
-        Ok(())
-    }
-}
-
 /// A session as `pgs sessions --json` shows it.
 #[derive(Debug)]
 struct Seen {
     id: u64,
     in_kernel: u64,
+    diversions: u64,
 }
 
 /// All sessions of a tenant that are in the kernel, by their ids.
@@ -142,6 +123,7 @@ fn seen(router: &Router, login: &Login) -> anyhow::Result<Vec<Seen>> {
                 in_kernel: session["bytes_in_kernel"]
                     .as_u64()
                     .context("a session without bytes")?,
+                diversions: session["diversions"].as_u64().context("no diversions")?,
             });
         }
     }
@@ -149,13 +131,14 @@ fn seen(router: &Router, login: &Login) -> anyhow::Result<Vec<Seen>> {
     Ok(seen)
 }
 
-/// The same sessions, and each has moved bytes since.
+/// The same sessions, and each has moved bytes since, none of them by a router: turns are small.
 fn ensure_moved(before: &[Seen], after: &[Seen]) -> anyhow::Result<()> {
     let same = before.len() == after.len()
-        && before
-            .iter()
-            .zip(after)
-            .all(|(before, after)| before.id == after.id && before.in_kernel < after.in_kernel);
+        && before.iter().zip(after).all(|(before, after)| {
+            before.id == after.id
+                && before.in_kernel < after.in_kernel
+                && before.diversions == after.diversions
+        });
     ensure!(same, "before: {before:?}; after: {after:?}");
     Ok(())
 }
@@ -181,21 +164,27 @@ fn sessions_go_on_when_the_router_is_killed(stage: &Stage) -> anyhow::Result<()>
     // The answer to the login may still be on its way into the counters of the last two.
     let before: Vec<_> = seen(&first, login)?.into_iter().take(CLIENTS).collect();
     kill(&mut first)?;
+    let killed_at = now()?;
+    thread::sleep(ALONE);
+    let alone_until = now()?;
 
     let path = ["--path", stage.path().as_str()];
     let second = first.successor("second.log", &[path, sessions_max].concat())?;
     let after = seen(&second, login)?;
     ensure!(after.len() == SESSIONS_MAX, "{after:?}");
-    // One whose bytes were just coming to the router has waited for this one.
-    process::eventually("every session goes on", LIMIT, || {
-        let now = seen(&second, login)?;
-        let moved = ensure_moved(&before, &now[..CLIENTS.min(now.len())]);
-        Ok(moved.ok())
-    })?;
+    ensure_moved(&before, &after[..CLIENTS])?;
 
     is_refused_for_their_number(&second, login)?;
     cancels(&second, &mut sleeper, &key)?;
-    work.succeeds()?;
+    let answers = work.ends_well()?;
+    let alone = killed_at + SETTLING..alone_until;
+    for client in 0..CLIENTS {
+        let answered = answers
+            .iter()
+            .filter(|(whose, at)| *whose == client && alone.contains(at))
+            .count();
+        ensure!(answered > 0, "client {client} stood still without a router");
+    }
     ensure!(idle.query_value("select 1")? == "1");
     is_ended_by_disable(&second, login, vec![sleeper, idle])
 }
@@ -296,6 +285,25 @@ fn a_router_taken_over_under_load(stage: &Stage) -> anyhow::Result<()> {
     let after = seen(&second, login)?;
     ensure!(after.len() >= CLIENTS, "{after:?}");
     work.succeeds()
+}
+
+/// In the kernel it is the new router's; relayed it stays with the old one, and the cancel request
+/// comes to the new one all the same.
+fn a_session_is_cancelled_whichever_router_has_it(stage: &Stage) -> anyhow::Result<()> {
+    let first = stage.installation()?.second_router("cancel-across")?;
+    let login = stage.alpha()?;
+    let (mut sleeper, key) = log_in(&first, login)?;
+    let (mut other, _) = log_in(&first, login)?;
+    sleeper.send_query("select pg_sleep(60)")?;
+    let arguments = ["--path", stage.path().as_str(), "--take-over"];
+    let second = first.successor("second.log", &arguments)?;
+    ensure!(second.sessions(&login.user)?.len() == 2);
+    cancels(&second, &mut sleeper, &key)?;
+    ensure!(other.query_value("select 1")? == "1");
+    drop((sleeper, other));
+    process::eventually("no session is listed", PROMPT * 2, || {
+        Ok(second.sessions(&login.user)?.is_empty().then_some(()))
+    })
 }
 
 fn a_router_that_ends_takes_its_keeper_along(stage: &Stage) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@
 
 mod attaching;
 mod ground;
+mod handing_over;
 mod hanging_up;
 mod keeping;
 mod manager;
@@ -12,6 +13,7 @@ mod replacing;
 mod serving;
 mod stage;
 mod stand_in;
+mod tables;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,7 @@ const MODULES: &[(&str, &[(&str, Scenario)])] = &[
     ("replacing", replacing::SCENARIOS),
     ("manager", manager::SCENARIOS),
     ("serving", serving::SCENARIOS),
+    ("handing_over", handing_over::SCENARIOS),
 ];
 
 fn main() -> ExitCode {

@@ -13,11 +13,14 @@ use pgs::tenant::record::Access;
 use pgs::tenant::record::Blueprint;
 use pgs::tenant::record::VolumeFate;
 use pgs::tenant::registry::Registry;
+use pgs_tests::login::BackendKey;
 use pgs_tests::login::PROTOCOL_3_0;
 use pgs_tests::login::startup_packet;
 use pgs_tests::process::eventually;
 use pgs_tests::process::wait;
 use pgs_tests::router::pgs_binary;
+use pgs_tests::skip::Skip;
+use pgs_tests::tenant::Login;
 use pgs_tests::wire::Wire;
 use serde_json::Value;
 use std::fs;
@@ -32,6 +35,8 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// Until a client has its answer.
@@ -41,7 +46,11 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 pub(crate) struct Stage {
     pub(crate) ground: Ground,
     pub(crate) address: SocketAddr,
+    cancelled: Cancelled,
 }
+
+/// The keys of the sessions that the tenant's server was asked to cancel.
+type Cancelled = Arc<Mutex<Vec<Vec<u8>>>>;
 
 impl Stage {
     pub(crate) fn new() -> anyhow::Result<Self> {
@@ -49,6 +58,7 @@ impl Stage {
         let stage = Self {
             address: TcpListener::bind("127.0.0.1:0")?.local_addr()?,
             ground,
+            cancelled: Cancelled::default(),
         };
         let directories = Directories::new(stage.state(), stage.ground.run());
         let registry = Registry::open(&directories)?;
@@ -64,9 +74,11 @@ impl Stage {
         let directory = directories.socket_directory(&acme);
         fs::create_dir_all(&directory)?;
         let listener = UnixListener::bind(directory.join(".s.PGSQL.5432"))?;
+        let cancelled = Arc::clone(&stage.cancelled);
         std::thread::spawn(move || {
-            for backend in listener.incoming().flatten() {
-                std::thread::spawn(move || play_backend(backend));
+            for (number, backend) in (1_u32..).zip(listener.incoming().flatten()) {
+                let cancelled = Arc::clone(&cancelled);
+                std::thread::spawn(move || play_backend(backend, number, &cancelled));
             }
         });
         Ok(stage)
@@ -87,10 +99,43 @@ impl Stage {
     }
 
     pub(crate) fn serve_command(&self, arguments: &[&str]) -> Command {
+        self.serve_command_on("relay", arguments)
+    }
+
+    fn serve_command_on(&self, path: &str, arguments: &[&str]) -> Command {
         let address = self.address.to_string();
-        let mut command = self.command(&["serve", "--path", "relay", "--listen", &address]);
+        let mut command = self.command(&["serve", "--path", path, "--listen", &address]);
         command.args(arguments);
         command
+    }
+
+    pub(crate) fn serve_command_in_kernel(&self, arguments: &[&str]) -> Command {
+        self.serve_command_on("auto", arguments)
+    }
+
+    /// A router of the kernel path, if this machine can have one.
+    pub(crate) fn serve_in_kernel(
+        &self,
+        name: &str,
+        arguments: &[&str],
+    ) -> anyhow::Result<Serving> {
+        let serving = self.serve_by(&mut self.serve_command_in_kernel(arguments), name)?;
+        let status = self.status()?;
+        if status["path"] != "kernel" {
+            return Skip::because(format!("no kernel path here: {}", status["path_reason"]));
+        }
+        Ok(serving)
+    }
+
+    /// A command that has begun to serve, or to wait for that.
+    pub(crate) fn begin(&self, command: &mut Command, name: &str) -> anyhow::Result<Serving> {
+        let log = self.ground.run().join(name);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log)?)
+            .spawn()?;
+        Ok(Serving { child, log })
     }
 
     /// A router that serves.
@@ -99,14 +144,7 @@ impl Stage {
     }
 
     pub(crate) fn serve_by(&self, command: &mut Command, name: &str) -> anyhow::Result<Serving> {
-        let log = self.ground.run().join(name);
-        let file = File::create(&log)?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file)
-            .spawn()?;
-        let mut serving = Serving { child, log };
+        let mut serving = self.begin(command, name)?;
         eventually("the router serves", LIMIT, || {
             let ended = serving.child.try_wait()?;
             ensure!(ended.is_none(), "it ended: {ended:?}\n{}", serving.log());
@@ -125,25 +163,73 @@ impl Stage {
         Ok(wire)
     }
 
+    /// The same with the key that its server has announced.
+    pub(crate) fn session_with_key(&self) -> anyhow::Result<(Wire, BackendKey)> {
+        let mut wire = Wire::connect_tcp(self.address)?;
+        wire.set_read_limit(ANSWER_LIMIT)?;
+        let key = wire.log_in(&Login::of_tenant("acme", ""))?.key()?;
+        Ok((wire, key))
+    }
+
     /// What a router says of itself, asked without `pgs status`, which needs Docker.
     pub(crate) fn status(&self) -> anyhow::Result<Value> {
+        self.ask("{\"request\":\"status\"}")
+    }
+
+    /// The sessions that it lists.
+    pub(crate) fn sessions(&self) -> anyhow::Result<Vec<Value>> {
+        let answer = self.ask("{\"request\":\"sessions\",\"tenant\":null}")?;
+        let sessions = answer["sessions"].as_array();
+        Ok(sessions.with_context(|| format!("{answer}"))?.clone())
+    }
+
+    /// Has it do something, or say something.
+    pub(crate) fn ask(&self, request: &str) -> anyhow::Result<Value> {
         let mut socket = UnixStream::connect(self.ground.run().join("admin.sock"))?;
-        socket.write_all(b"{\"request\":\"status\"}\n")?;
+        socket.write_all(format!("{request}\n").as_bytes())?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer)?;
         Ok(serde_json::from_str(&answer)?)
     }
+
+    /// Asks for the cancellation of a session, and says what its server was asked for in all.
+    pub(crate) fn cancel(&self, key: &BackendKey) -> anyhow::Result<Vec<Vec<u8>>> {
+        let mut wire = Wire::connect_tcp(self.address)?;
+        wire.set_read_limit(ANSWER_LIMIT)?;
+        wire.send(&key.cancel_request())?;
+        ensure!(wire.receive_to_end()?.is_empty(), "a cancel is answered");
+        let cancelled = self.cancelled.lock();
+        Ok(cancelled.expect("nobody panics with it").clone())
+    }
 }
 
-/// Lets everybody in and sends back what comes.
-fn play_backend(mut backend: UnixStream) {
+/// An application's name for which logging in takes so long: longer than a router that lets go
+/// waits for it.
+pub(crate) const SLOW: &str = "slow to log in";
+const LOGIN_TAKES: Duration = Duration::from_secs(8);
+
+/// What a CancelRequest has instead of a version.
+const CANCEL: u32 = 1234 << 16 | 5678;
+
+/// Lets everybody in, announces a key, and sends back what comes.
+fn play_backend(mut backend: UnixStream, number: u32, cancelled: &Cancelled) {
     let echo = || -> std::io::Result<()> {
         let mut length = [0; 4];
         backend.read_exact(&mut length)?;
         let mut rest = vec![0; u32::from_be_bytes(length) as usize - 4];
         backend.read_exact(&mut rest)?;
-        // AuthenticationOk, ReadyForQuery.
-        backend.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I")?;
+        if rest[..4] == CANCEL.to_be_bytes() {
+            let mut cancelled = cancelled.lock().expect("nobody panics with it");
+            cancelled.push(rest[4..].to_vec());
+            return Ok(());
+        }
+        if rest.windows(SLOW.len()).any(|part| part == SLOW.as_bytes()) {
+            std::thread::sleep(LOGIN_TAKES);
+        }
+        // AuthenticationOk, BackendKeyData, ReadyForQuery.
+        backend.write_all(b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c")?;
+        backend.write_all(&[number.to_be_bytes(), (!number).to_be_bytes()].concat())?;
+        backend.write_all(b"Z\0\0\0\x05I")?;
         let mut bytes = [0; 4_096];
         loop {
             match backend.read(&mut bytes)? {

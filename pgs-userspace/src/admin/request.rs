@@ -134,7 +134,8 @@ pub struct SessionReport {
     pub client: String,
     /// `startup`, `kernel`, `relay`, `tls` or `passthrough`.
     pub path: String,
-    /// Why it is relayed, where the kernel path was wanted.
+    /// Why it is relayed, where the kernel path was wanted; or with which process it is, where
+    /// that is the router before this one.
     pub path_reason: Option<String>,
     /// Process id that the backend announced in BackendKeyData.
     pub backend_pid: Option<u32>,

@@ -24,6 +24,16 @@ pub enum Path {
 }
 
 impl Path {
+    /// From its number, `path as u8`.
+    pub fn of_number(number: u8) -> Self {
+        match number {
+            value if value == Self::Kernel as u8 => Self::Kernel,
+            value if value == Self::Tls as u8 => Self::Tls,
+            value if value == Self::Relay as u8 => Self::Relay,
+            _ => Self::Startup,
+        }
+    }
+
     /// As shown to people and programs.
     pub fn name(self) -> &'static str {
         match self {
@@ -98,17 +108,21 @@ impl Meter {
 
     /// How the bytes travel now.
     pub fn path(&self) -> Path {
-        match self.path.load(Relaxed) {
-            value if value == Path::Kernel as u8 => Path::Kernel,
-            value if value == Path::Tls as u8 => Path::Tls,
-            value if value == Path::Relay as u8 => Path::Relay,
-            _ => Path::Startup,
-        }
+        Path::of_number(self.path.load(Relaxed))
     }
 
     /// Why the session is relayed although the kernel path was wanted.
     pub fn relay_reason(&self) -> Option<&str> {
         self.reason.get().map(String::as_str)
+    }
+
+    /// How far a session is that another router has.
+    pub fn observe(&self, path: Path, to_backend: u64, to_client: u64) {
+        self.path.store(path as u8, Relaxed);
+        let before = self.relayed_to_backend.swap(to_backend, Relaxed);
+        if self.relayed_to_client.swap(to_client, Relaxed) != to_client || before != to_backend {
+            self.moved();
+        }
     }
 
     /// Bytes that the router wrote to the backend.

@@ -21,31 +21,23 @@ pub(crate) mod unsent;
 mod worker;
 
 use std::collections::HashMap;
-use std::collections::HashSet;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::Ordering::SeqCst;
-use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use accounts::Accounts;
 use handover::CloseReason;
 use handover::Handover;
-use handover::Orphan;
 use kernel::FlowTable;
 use kernel::KernelBytes;
 use kernel::KernelPath;
-use kernel::Place;
 use meter::Meter;
+use notified::Following;
 use reach::WorkerHandle;
-use reach::WorkerReach;
-
-use crate::config::limits::RELEASE_DEADLINE;
 
 /// Which path the user asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,8 +83,10 @@ pub struct DataPath {
     flows: Option<Arc<FlowTable>>,
     /// Dropped last: as long as its maps live the programs stay attached.
     kernel: Option<KernelPath>,
+    /// Whether the maps are those of the router before.
+    inherited: bool,
     /// Whether the verdict's notices are read here, and not by the router that took over.
-    followed: Arc<AtomicBool>,
+    following: Arc<Following>,
     findings: Findings,
 }
 
@@ -140,6 +134,7 @@ impl DataPath {
             Some(kernel) => kernel.with_maps_of(held).map_err(refused)?,
             None => None,
         };
+        let inherited = left.is_some();
         let kernel = left.or(kernel);
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let mut workers = Vec::with_capacity(count);
@@ -151,9 +146,9 @@ impl DataPath {
                 .map_err(refused)?;
             workers.push(WorkerHandle::start(index, access)?);
         }
-        let followed = Arc::new(AtomicBool::new(true));
+        let following = Arc::<Following>::default();
         if let Some(kernel) = &kernel {
-            notified::follow(kernel, &workers, Arc::clone(&followed))?;
+            notified::follow(kernel, &workers, Arc::clone(&following))?;
         }
         let flows = kernel.as_ref().map(|kernel| Arc::clone(kernel.flows()));
         Ok(Self {
@@ -162,7 +157,8 @@ impl DataPath {
             accounts: Accounts::default(),
             flows,
             kernel,
-            followed,
+            inherited,
+            following,
             findings,
         })
     }
@@ -170,64 +166,6 @@ impl DataPath {
     /// The maps, by the names under which they are to be kept for the next router.
     pub fn kept_maps(&self) -> Vec<(String, BorrowedFd<'_>)> {
         self.kernel.iter().flat_map(KernelPath::kept_maps).collect()
-    }
-
-    /// Goes on with a session that another router has left; gives it back where that cannot be.
-    pub fn resume(&self, orphan: Orphan) -> Result<(), Box<Orphan>> {
-        let (Some(flows), Some(worker)) = (&self.flows, self.worker_of(orphan.place)) else {
-            return Err(Box::new(orphan));
-        };
-        let place = Place::from_number(orphan.place);
-        let account = flows.account(place);
-        // Here and not by the worker, so that whoever asks from now on sees where it is.
-        orphan.meter.begin_kernel(place);
-        self.accounts.restore(orphan.lease.owner(), account);
-        worker.resume(orphan)
-    }
-
-    /// Clears the places of sessions that nobody goes on with: all that are taken, but for these.
-    pub fn clear_others(&self, taken: &HashSet<u32>) -> usize {
-        let Some(flows) = &self.flows else {
-            return 0;
-        };
-        let left = flows.taken().filter(|place| !taken.contains(place));
-        left.filter(|place| {
-            self.worker_of(*place)
-                .is_some_and(|worker| worker.clear(Place::from_number(*place)))
-        })
-        .count()
-    }
-
-    /// Leaves to another router the sessions that go on without this one. What is left stays here.
-    pub fn release(&self) {
-        self.followed.store(false, SeqCst);
-        let (done, released) = sync_channel(self.workers.len());
-        let told = self
-            .workers
-            .iter()
-            .filter(|worker| worker.reach().release(done.clone()))
-            .count();
-        for _ in 0..told {
-            if released.recv_timeout(RELEASE_DEADLINE).is_err() {
-                tracing::error!("a worker did not release its sessions in time");
-                return;
-            }
-        }
-    }
-
-    /// Has every session that goes on alone kept again: a new keeper knows none.
-    pub fn keep_again(&self) {
-        for worker in &self.workers {
-            if !worker.reach().keep_again() {
-                tracing::error!("a worker's commands are full: its sessions end with this process");
-            }
-        }
-    }
-
-    fn worker_of(&self, place: u32) -> Option<WorkerReach> {
-        let parts = self.workers.len() as u32;
-        let part = kernel::part_of(Place::from_number(place), parts);
-        Some(self.workers.get(part as usize)?.reach())
     }
 
     /// What was found at the start.

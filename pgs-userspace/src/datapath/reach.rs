@@ -26,7 +26,10 @@ pub(super) enum Command {
     Resume(Box<Orphan>),
     Notice(Place),
     Clear(Place),
+    /// Leave what goes on alone to another router, until it is said what became of that.
     Release(SyncSender<()>),
+    Released,
+    TakeBack,
     KeepAgain,
     End(Arc<Meter>, CloseReason),
     EndAll(CloseReason),
@@ -152,14 +155,32 @@ impl WorkerReach {
         self.tell(Command::Clear(place))
     }
 
-    /// Has the worker leave its sessions to another router; `done` is told.
+    /// Has the worker leave its sessions to another router; `done` is told when it does nothing
+    /// with them any more. Then [`Self::released`] or [`Self::take_back`] has to follow.
     pub(super) fn release(&self, done: SyncSender<()>) -> bool {
         self.tell(Command::Release(done))
     }
 
+    /// The other router has what was left to it.
+    pub(super) fn released(&self) -> bool {
+        self.tell_surely(Command::Released)
+    }
+
+    /// There is no other router: the worker goes on with what it had left.
+    pub(super) fn take_back(&self) -> bool {
+        self.tell_surely(Command::TakeBack)
+    }
+
     /// Has the worker's sessions kept again.
     pub(super) fn keep_again(&self) -> bool {
-        self.tell(Command::KeepAgain)
+        self.tell_surely(Command::KeepAgain)
+    }
+
+    /// Waits for a place among the commands; false where the worker has ended.
+    fn tell_surely(&self, command: Command) -> bool {
+        let told = self.commands.send(command).is_ok();
+        self.wake();
+        told
     }
 
     fn tell(&self, command: Command) -> bool {

@@ -1,11 +1,14 @@
 //! Sessions that pass from one router to the next: what is kept of them, how one is taken over, and
 //! how one is left.
 
+use std::collections::HashSet;
 use std::net::Shutdown;
 use std::net::TcpStream;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::sync_channel;
 
+use super::DataPath;
 use super::direction::Direction;
 use super::handover::CloseReason;
 use super::handover::Lease;
@@ -14,9 +17,97 @@ use super::handover::SessionSockets;
 use super::kernel::KernelAccess;
 use super::kernel::Place;
 use super::kernel::Unreceived;
+use super::kernel::part_of;
+use super::reach::WorkerReach;
 use super::session::KernelSession;
 use super::session::Path;
 use super::session::Session;
+use crate::config::limits::RELEASE_DEADLINE;
+
+impl DataPath {
+    /// Goes on with a session that another router has left; gives it back where that cannot be.
+    pub fn resume(&self, orphan: Orphan) -> Result<(), Box<Orphan>> {
+        let (Some(flows), Some(worker)) = (&self.flows, self.worker_of(orphan.place)) else {
+            return Err(Box::new(orphan));
+        };
+        let place = Place::from_number(orphan.place);
+        let account = flows.account(place);
+        // Here and not by the worker, so that whoever asks from now on sees where it is.
+        orphan.meter.begin_kernel(place);
+        self.accounts.restore(orphan.lease.owner(), account);
+        worker.resume(orphan)
+    }
+
+    /// Clears the places of sessions that nobody goes on with: all that are taken, but for these.
+    pub fn clear_others(&self, taken: &HashSet<u32>) -> usize {
+        let Some(flows) = &self.flows else {
+            return 0;
+        };
+        let left = flows.taken().filter(|place| !taken.contains(place));
+        left.filter(|place| self.clear(*place)).count()
+    }
+
+    /// Clears the place of a session that the router before had in the same maps, and that has
+    /// ended.
+    pub fn reclaim(&self, place: u32) {
+        if self.inherited && !self.clear(place) {
+            tracing::warn!(place, "a place is not used again");
+        }
+    }
+
+    fn clear(&self, place: u32) -> bool {
+        self.worker_of(place)
+            .is_some_and(|worker| worker.clear(Place::from_number(place)))
+    }
+
+    /// Makes ready for another router the sessions that go on without this one, and does nothing
+    /// more with them until [`Self::released`] or [`Self::take_back`]. What is left stays here.
+    /// False where that did not happen in time; then only the latter will do.
+    pub fn release(&self) -> bool {
+        self.following.pause();
+        let (done, released) = sync_channel(self.workers.len());
+        let mut all = true;
+        for worker in &self.workers {
+            all &= worker.reach().release(done.clone());
+        }
+        for _ in &self.workers {
+            all = all && released.recv_timeout(RELEASE_DEADLINE).is_ok();
+        }
+        if !all {
+            tracing::error!("a worker did not release its sessions in time");
+        }
+        all
+    }
+
+    /// Another router has what was made ready for it.
+    pub fn released(&self) {
+        self.tell_all(WorkerReach::released);
+    }
+
+    /// No other router takes over: this one goes on with everything.
+    pub fn take_back(&self) {
+        self.following.resume();
+        self.tell_all(WorkerReach::take_back);
+    }
+
+    /// Has every session that goes on alone kept again: a new keeper knows none.
+    pub fn keep_again(&self) {
+        self.tell_all(WorkerReach::keep_again);
+    }
+
+    fn tell_all(&self, tell: impl Fn(&WorkerReach) -> bool) {
+        for worker in &self.workers {
+            if !tell(&worker.reach()) {
+                tracing::error!("a worker has ended: its sessions end with this process");
+            }
+        }
+    }
+
+    fn worker_of(&self, place: u32) -> Option<WorkerReach> {
+        let part = part_of(Place::from_number(place), self.workers.len() as u32);
+        Some(self.workers.get(part as usize)?.reach())
+    }
+}
 
 /// A session that cannot be gone on with.
 #[derive(Debug)]
@@ -75,37 +166,40 @@ impl Session {
         }
     }
 
-    /// Leaves the session to another router, where all its bytes are the kernel's; else it stays,
-    /// and needs no notices from here on, since those are the other's.
-    pub(super) fn release(mut self: Box<Self>, kernel: &KernelAccess) -> Option<Box<Self>> {
+    /// Whether the session can be left to another router: all its bytes are the kernel's. Else it
+    /// stays, and needs no notices from here on, since those are the other's.
+    pub(super) fn prepare_to_leave(&mut self, kernel: &KernelAccess) -> bool {
         let flushed = self.to_client.is_flushed() && self.to_backend.is_flushed();
-        match &mut self.path {
-            Path::Kernel(session)
-                if flushed
-                    && session.enrolment.aside().is_some()
-                    && kernel.is_open(&session.enrolment, Direction::ToBackend)
-                    && Direction::BOTH.iter().all(|direction| {
-                        kernel.unreceived(&session.enrolment, *direction) == Unreceived::Nothing
-                    }) =>
-            {
-                for direction in Direction::BOTH {
-                    kernel.set_listening(&session.enrolment, direction, false);
-                }
-                self.lease.released();
-                None
-            }
-            Path::Kernel(session) => {
-                session.stays = true;
-                session.listening_to_client = true;
-                session.listening_to_backend = true;
-                for direction in Direction::BOTH {
-                    kernel.set_listening(&session.enrolment, direction, true);
-                }
-                self.lease.stays(session.enrolment.place().number());
-                Some(self)
-            }
-            Path::Untried | Path::Relay => Some(self),
+        let Path::Kernel(session) = &mut self.path else {
+            return false;
+        };
+        let alone = flushed
+            && session.enrolment.aside().is_some()
+            && kernel.is_open(&session.enrolment, Direction::ToBackend)
+            && Direction::BOTH.iter().all(|direction| {
+                kernel.unreceived(&session.enrolment, *direction) == Unreceived::Nothing
+            });
+        session.stays = !alone;
+        session.listen_to_both(kernel, !alone);
+        if !alone && session.enrolment.aside().is_some() {
+            self.lease.stays(session.enrolment.place().number());
         }
+        alone
+    }
+
+    /// Another router has the session.
+    pub(super) fn leave(self: Box<Self>) {
+        self.lease.released();
+    }
+
+    /// No other router takes over: what was made ready for one is undone.
+    pub(super) fn take_back(&mut self, kernel: &KernelAccess) {
+        if let Path::Kernel(session) = &mut self.path {
+            session.stays = false;
+            // Notices come here again: what they would have said meanwhile is looked for next.
+            session.listen_to_both(kernel, false);
+        }
+        self.keep();
     }
 
     /// Has the session kept, if it can go on without this process.
@@ -120,6 +214,16 @@ impl Session {
             };
             self.lease
                 .goes_on_alone(session.enrolment.place().number(), sockets);
+        }
+    }
+}
+
+impl KernelSession {
+    fn listen_to_both(&mut self, kernel: &KernelAccess, listens: bool) {
+        self.listening_to_client = listens;
+        self.listening_to_backend = listens;
+        for direction in Direction::BOTH {
+            kernel.set_listening(&self.enrolment, direction, listens);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A thread that owns a share of the sessions: one epoll, no lock, no task to wake.
 
+mod leaving;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::HashMap;
@@ -16,6 +18,8 @@ use nix::sys::epoll::EpollEvent;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::epoll::EpollTimeout;
 use nix::sys::eventfd::EventFd;
+
+use leaving::Leaving;
 
 use super::handover::CloseReason;
 use super::handover::Handover;
@@ -50,6 +54,7 @@ pub(super) struct Worker {
     /// When to look at which session again; an entry whose session has changed its mind is void.
     alarms: BinaryHeap<Reverse<(Instant, u64)>>,
     scratch: Vec<u8>,
+    leaving: Leaving,
     ending: bool,
 }
 
@@ -80,6 +85,7 @@ impl Worker {
             live: 0,
             alarms: BinaryHeap::new(),
             scratch: vec![0; RELAY_BUFFER_BYTES],
+            leaving: Leaving::default(),
             ending: false,
         })
     }
@@ -136,6 +142,8 @@ impl Worker {
                     // Whoever waited may have given up.
                     let _gone = done.try_send(());
                 }
+                Command::Released => self.released(),
+                Command::TakeBack => self.take_back(),
                 Command::KeepAgain => {
                     for entry in &self.sessions {
                         if let Some(session) = &entry.session {
@@ -159,7 +167,8 @@ impl Worker {
             session.close(CloseReason::Shutdown, None);
             return;
         }
-        let mut session = Box::new(Session::begin(handover, self.kernel.is_some()));
+        let try_kernel = self.kernel.is_some() && !self.leaving.enrols_none;
+        let mut session = Box::new(Session::begin(handover, try_kernel));
         let outcome = session.start(&mut loan(&mut self.scratch, self.kernel.as_mut()));
         self.house(session, outcome);
     }
@@ -189,34 +198,6 @@ impl Worker {
         }
         self.sessions[index as usize].session = Some(session);
         self.after(index, outcome);
-    }
-
-    /// Leaves to another router what goes on without this one.
-    fn release(&mut self) {
-        let Some(kernel) = self.kernel.as_ref() else {
-            return;
-        };
-        for index in 0..self.sessions.len() {
-            let entry = &mut self.sessions[index];
-            let Some(session) = entry.session.take() else {
-                continue;
-            };
-            let place = session.place();
-            entry.session = session.release(kernel);
-            if entry.session.is_some() {
-                continue;
-            }
-            entry.registered = None;
-            entry.generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
-            self.free.push(index as u32);
-            self.live -= 1;
-            if let Some(place) = place {
-                self.by_place.remove(&place);
-            }
-        }
-        for index in 0..self.sessions.len() {
-            self.after(index as u32, Ok(()));
-        }
     }
 
     fn on_event(&mut self, token: u64, events: EpollFlags) {
@@ -317,10 +298,15 @@ impl Worker {
     }
 
     fn close(&mut self, index: u32, reason: CloseReason) {
+        if let Some(session) = self.vacate(index) {
+            session.close(reason, self.kernel.as_mut());
+        }
+    }
+
+    /// Takes a session out of its place, which the next one gets.
+    fn vacate(&mut self, index: u32) -> Option<Box<Session>> {
         let entry = &mut self.sessions[index as usize];
-        let Some(session) = entry.session.take() else {
-            return;
-        };
+        let session = entry.session.take()?;
         entry.registered = None;
         entry.generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
         self.free.push(index);
@@ -328,7 +314,7 @@ impl Worker {
         if let Some(place) = session.place() {
             self.by_place.remove(&place);
         }
-        session.close(reason, self.kernel.as_mut());
+        Some(session)
     }
 
     fn end(&mut self, meter: &Arc<Meter>, reason: &CloseReason) {
@@ -338,8 +324,9 @@ impl Worker {
                 .as_ref()
                 .is_some_and(|session| session.is_counted_on(meter))
         };
-        if let Some(index) = self.sessions.iter().position(is_it) {
-            self.close(index as u32, reason.clone());
+        match self.sessions.iter().position(is_it) {
+            Some(index) => self.close(index as u32, reason.clone()),
+            None => self.end_left(meter, reason),
         }
     }
 

@@ -4,7 +4,8 @@
 //! A record is written by one `pwrite` when a session begins, and cleared by one when it ends.
 //! Only pages that were written take memory.
 //!
-//! Numbers are little-endian.
+//! Numbers are little-endian. The header has the mark, the version, the size of a record, and at 16
+//! how often an owner was asked for something.
 //!
 //! | offset | bytes | in a record |
 //! |---|---|---|
@@ -26,7 +27,9 @@
 //! | 506 | 486 | zero |
 //! | 992 | 8 + 8 | bytes to the backend and to the client that were relayed |
 //! | 1008 | 8 | both added up, inverted: a check of the two |
-//! | 1016 | 8 | zero |
+//! | 1016 | 8 | not zero: the owner is asked to end the session |
+
+mod owned;
 
 use std::fs::File;
 use std::io;
@@ -45,6 +48,8 @@ use nix::sys::memfd::MFdFlags;
 use nix::sys::memfd::memfd_create;
 use sha2::Digest as _;
 use sha2::Sha256;
+
+pub use owned::Owned;
 
 use super::store::Slot;
 use crate::config::limits::CANCEL_KEY_BYTES_MAX;
@@ -212,13 +217,21 @@ impl SessionTable {
     pub fn read(&self, slot: Slot) -> io::Result<Entry> {
         let mut bytes = [0; TABLE_RECORD_BYTES];
         self.file.read_exact_at(&mut bytes, offset(slot.number()))?;
-        if bytes[CHECK] == [0; 8] {
-            return Ok(Entry::Empty);
-        }
-        let record = Record::decode(&bytes);
-        let totals = Totals::decode(&bytes[TOTALS_OFFSET..]);
-        Ok(record.map_or(Entry::Invalid, |one| Entry::Session(Box::new(one), totals)))
+        Ok(entry(&bytes))
     }
+}
+
+/// What the bytes of one record say.
+fn entry(bytes: &[u8]) -> Entry {
+    let Some(bytes) = bytes.first_chunk::<TABLE_RECORD_BYTES>() else {
+        return Entry::Invalid;
+    };
+    if bytes[CHECK] == [0; 8] {
+        return Entry::Empty;
+    }
+    let record = Record::decode(bytes);
+    let totals = Totals::decode(&bytes[TOTALS_OFFSET..]);
+    record.map_or(Entry::Invalid, |one| Entry::Session(Box::new(one), totals))
 }
 
 /// Of a slot's record: the header has the place of one.

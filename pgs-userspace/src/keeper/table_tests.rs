@@ -161,3 +161,58 @@ fn no_key_is_ever_printed() {
     };
     assert!(!format!("{record:?}").contains("211"));
 }
+
+#[test]
+fn what_has_an_owner_is_found_and_can_be_asked_for() {
+    let table = SessionTable::create().unwrap();
+    let session = |session, owner| Record {
+        owner,
+        session,
+        begun_microseconds: 1,
+        backend_process_id: 2,
+        path: 0,
+        client: None,
+        cancel_key: vec![1, 2, 3, 4],
+        tenant: "acme".into(),
+        user: "acme".into(),
+        database: "acme".into(),
+    };
+    let totals = Totals {
+        to_backend: 5,
+        to_client: 6,
+    };
+    let slots = [0, 63, 64, KEEPER_SLOTS_MAX - 1].map(|number| Slot::new(number).unwrap());
+    for (slot, owner) in slots.into_iter().zip([Some(7), None, Some(8), Some(7)]) {
+        let number = u64::from(slot.number());
+        table.write(slot, &session(number, owner), totals).unwrap();
+    }
+    let owned = table.owned().unwrap();
+    let found: Vec<_> = owned
+        .iter()
+        .map(|(slot, record, totals)| (*slot, record.owner, *totals))
+        .collect();
+    let all = Some(totals);
+    assert_eq!(
+        found,
+        [
+            (slots[0], Some(7), all),
+            (slots[2], Some(8), all),
+            (slots[3], Some(7), all)
+        ]
+    );
+
+    let before = table.asked().unwrap();
+    table.ask_for_end(slots[2]).unwrap();
+    assert_ne!(table.asked().unwrap(), before);
+    let asked = slots.map(|slot| table.is_asked_for_end(slot).unwrap());
+    assert_eq!(asked, [false, false, true, false]);
+    // How far it is can be written all the same, and a new session at the slot is not asked for.
+    table.write_totals(slots[2], Totals::default()).unwrap();
+    assert!(table.is_asked_for_end(slots[2]).unwrap());
+    assert!(matches!(
+        table.read(slots[2]),
+        Ok(Entry::Session(_, Some(_)))
+    ));
+    table.clear(slots[2]).unwrap();
+    assert!(!table.is_asked_for_end(slots[2]).unwrap());
+}

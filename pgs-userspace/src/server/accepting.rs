@@ -16,6 +16,7 @@ use crate::config::limits::DRAIN_CHECK_INTERVAL;
 use crate::config::limits::TAKEOVER_LOGINS_DEADLINE;
 use crate::datapath::meter::Path;
 use crate::keeper::store::Event;
+use crate::keeper::store::StoreError;
 
 /// The listeners, and the tasks that take connections off them.
 pub(super) struct Accepting {
@@ -59,42 +60,56 @@ impl Accepting {
         }
     }
 
-    /// Ends when another router has taken over.
-    pub(super) async fn until_handed_over(
+    /// Acts on what the store says; true when another router has taken over.
+    pub(super) async fn on_event(
         &mut self,
+        event: Event,
         survival: &mut Survival,
         outliving: &impl Outliving,
-    ) {
-        loop {
-            let process_id = match survival.event().await {
-                Event::LetGo { process_id } => process_id,
-                Event::Resupply => {
-                    outliving.resupply();
-                    continue;
-                }
-                // Said in the log where it was found out.
-                Event::Lost(_) => continue,
-            };
-            tracing::info!(process_id, "another router takes over: no more connections");
-            self.stop().await;
-            if timeout(TAKEOVER_LOGINS_DEADLINE, self.settled())
-                .await
-                .is_err()
-            {
-                tracing::info!("some logins are not over yet: these stay with this router");
+    ) -> bool {
+        match event {
+            Event::LetGo { process_id } => self.hand_over(process_id, survival, outliving).await,
+            Event::Resupply => {
+                outliving.resupply();
+                false
             }
-            outliving.release();
-            match survival.hand_over().await {
-                Ok(()) => {
-                    let sessions = self.door.sessions.live();
-                    tracing::info!(process_id, sessions, "handed over; the sessions stay here");
-                    return;
-                }
-                Err(error) => {
-                    tracing::warn!(process_id, %error, "not handed over: going on");
-                    outliving.resupply();
-                    self.go_on();
-                }
+            // Said in the log where it was found out.
+            Event::Lost(_) => false,
+        }
+    }
+
+    async fn hand_over(
+        &mut self,
+        process_id: u32,
+        survival: &mut Survival,
+        outliving: &impl Outliving,
+    ) -> bool {
+        tracing::info!(process_id, "another router takes over: no more connections");
+        self.stop().await;
+        if timeout(TAKEOVER_LOGINS_DEADLINE, self.settled())
+            .await
+            .is_err()
+        {
+            tracing::info!("some logins are not over yet: these stay with this router");
+        }
+        let done = match outliving.release() {
+            true => survival.hand_over().await,
+            false => Err(StoreError::Full("not all sessions were made ready for it")),
+        };
+        match done {
+            Ok(()) => {
+                outliving.released();
+                tracing::info!(
+                    process_id,
+                    "handed over; what needs this process stays here"
+                );
+                true
+            }
+            Err(error) => {
+                tracing::warn!(process_id, %error, "not handed over: going on");
+                outliving.take_back();
+                self.go_on();
+                false
             }
         }
     }
@@ -110,6 +125,6 @@ impl Accepting {
         let sessions = self.door.sessions.list(None);
         sessions
             .iter()
-            .any(|session| session.meter.path() == Path::Startup)
+            .any(|session| session.elsewhere.is_none() && session.meter.path() == Path::Startup)
     }
 }

@@ -193,7 +193,10 @@ fn report(door: &FrontDoor, session: &Session) -> SessionReport {
         database: session.database.clone(),
         client: session.client.to_string(),
         path: session.path_name().into(),
-        path_reason: meter.relay_reason().map(Into::into),
+        path_reason: match session.elsewhere {
+            Some(process_id) => Some(format!("with process {process_id}, until it ends")),
+            None => meter.relay_reason().map(Into::into),
+        },
         backend_pid: u32::try_from(backend_pid).ok().filter(|pid| *pid != 0),
         age_seconds: meter.age().as_secs(),
         idle_seconds: Some(door.data_path.idle(meter).as_secs()),

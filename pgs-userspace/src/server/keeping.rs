@@ -6,6 +6,7 @@ use std::sync::RwLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
+use super::remaining::Remaining;
 use super::sessions::Session;
 use super::survival::Kept;
 use crate::datapath::handover::SessionSockets;
@@ -16,7 +17,6 @@ use crate::keeper::store::SlotDescriptors;
 use crate::keeper::table::Record;
 use crate::keeper::table::SessionTable;
 use crate::keeper::table::Totals;
-use crate::protocol::cancel::CancelKey;
 
 /// Under which name the session table is kept.
 pub(super) const TABLE: &str = "table";
@@ -26,12 +26,14 @@ pub(super) const TABLE: &str = "table";
 #[derive(Debug, Default)]
 pub(super) struct Keeping {
     place: RwLock<Option<Place>>,
+    /// Sessions that stay here after another router has taken over.
+    pub(super) remaining: Remaining,
 }
 
 #[derive(Debug, Clone)]
-struct Place {
-    store: Arc<dyn DescriptorStore>,
-    table: Arc<SessionTable>,
+pub(super) struct Place {
+    pub(super) store: Arc<dyn DescriptorStore>,
+    pub(super) table: Arc<SessionTable>,
 }
 
 impl Keeping {
@@ -53,7 +55,7 @@ impl Keeping {
         *self.place.write().unwrap_or_else(PoisonError::into_inner) = Some(place);
     }
 
-    fn place(&self) -> Option<Place> {
+    pub(super) fn place(&self) -> Option<Place> {
         self.place
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -61,17 +63,11 @@ impl Keeping {
     }
 
     /// The kernel can move this session's bytes without this process.
-    pub(super) fn keep(
-        &self,
-        number: u32,
-        session: &Session,
-        key: Option<&CancelKey>,
-        sockets: SessionSockets<'_>,
-    ) {
+    pub(super) fn keep(&self, number: u32, session: &Session, sockets: SessionSockets<'_>) {
         let (Some(place), Some(slot)) = (self.place(), Slot::new(number)) else {
             return;
         };
-        let (record, totals) = describe(session, key);
+        let (record, totals) = describe(session);
         // The record first: a slot without one is nobody's.
         if let Err(error) = place.table.write(slot, &record, totals) {
             tracing::warn!(%error, session = session.id, "this session ends with this process");
@@ -88,15 +84,11 @@ impl Keeping {
     }
 
     /// Another router takes over, and this process goes on with the session all the same.
-    pub(super) fn stay(&self, number: u32, session: &Session, key: Option<&CancelKey>) {
+    pub(super) fn stay(&self, number: u32, session: &Session) {
         let (Some(place), Some(slot)) = (self.place(), Slot::new(number)) else {
             return;
         };
-        let (mut record, totals) = describe(session, key);
-        record.owner = Some(std::process::id());
-        if let Err(error) = place.table.write(slot, &record, totals) {
-            tracing::warn!(%error, session = session.id, "the other router may end this session");
-        }
+        self.remaining.add(&place.table, slot, session);
         if let Err(error) = place.store.drop_slot(slot) {
             tracing::debug!(%error, slot = number, "a slot is kept by nobody");
         }
@@ -116,19 +108,21 @@ impl Keeping {
     }
 }
 
-fn describe(session: &Session, key: Option<&CancelKey>) -> (Record, Totals) {
+/// What is to be known of a session.
+pub(super) fn describe(session: &Session) -> (Record, Totals) {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     let begun = now.saturating_sub(session.meter.age());
+    let key = session.cancel_key.get();
     let record = Record {
         owner: None,
         session: session.id,
         begun_microseconds: u64::try_from(begun.as_micros()).unwrap_or(u64::MAX),
         backend_process_id: session.backend_pid.load(Relaxed) as u32,
-        path: 0,
+        path: session.meter.path() as u8,
         client: Some(session.client),
-        cancel_key: key.map(|key| key.as_bytes().to_vec()).unwrap_or_default(),
+        cancel_key: key.map_or_else(Vec::new, |key| key.as_bytes().to_vec()),
         tenant: session.tenant.to_string(),
         user: session.user.clone().unwrap_or_default(),
         database: session.database.clone().unwrap_or_default(),

@@ -36,6 +36,8 @@ impl SessionLease {
 
     /// The backend has said by what it can be cancelled.
     pub(super) fn learn_key(&mut self, registered: Registered) {
+        // A backend announces one key.
+        drop(self.session.cancel_key.set(registered.key().clone()));
         self.cancel = Some(registered);
     }
 
@@ -52,15 +54,11 @@ impl Lease for SessionLease {
     }
 
     fn goes_on_alone(&self, place: u32, sockets: SessionSockets<'_>) {
-        let key = self.cancel.as_ref().map(Registered::key);
-        self.sessions
-            .keeping
-            .keep(place, &self.session, key, sockets);
+        self.sessions.keeping.keep(place, &self.session, sockets);
     }
 
     fn stays(&self, place: u32) {
-        let key = self.cancel.as_ref().map(Registered::key);
-        self.sessions.keeping.stay(place, &self.session, key);
+        self.sessions.keeping.stay(place, &self.session);
     }
 
     fn needs_this_process(&self, place: u32) {

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -16,6 +17,7 @@ use socket2::SockRef;
 
 use super::cancel::Issuer;
 use super::connection::FrontDoor;
+use super::elsewhere::Elsewhere;
 use super::keeping::TABLE;
 use super::sessions::Identity;
 use super::survival::Kept;
@@ -39,9 +41,17 @@ pub(super) trait Outliving {
     /// again.
     fn resupply(&self);
 
-    /// Another router takes over. Sessions that go on by themselves are no more this router's;
-    /// those whose bytes it moves itself stay with it, so that their slots are dropped.
-    fn release(&self);
+    /// Another router takes over. Sessions that go on by themselves are made ready for it, and
+    /// nothing is done with them until it is said what became of that. Those whose bytes this
+    /// router moves itself stay with it, so that their slots are dropped. False where it failed;
+    /// then nothing may be left to another.
+    fn release(&self) -> bool;
+
+    /// The other router has taken over.
+    fn released(&self);
+
+    /// It has not: everything is this router's again.
+    fn take_back(&self);
 }
 
 /// The sessions whose bytes the kernel moves.
@@ -50,6 +60,8 @@ pub(super) struct KernelSessions {
     pub(super) door: Arc<FrontDoor>,
     pub(super) kept: Kept,
     pub(super) directories: Directories,
+    /// What is known of each session, also where none goes on alone.
+    pub(super) table: OnceLock<Arc<SessionTable>>,
 }
 
 /// What the last router has left, apart from its sessions.
@@ -80,20 +92,22 @@ impl Left {
 
 impl KernelSessions {
     /// Keeps what sessions need to go on, and goes on with those of the last router.
-    pub(super) fn begin(&self, held: Held, table: SessionTable) {
+    /// Says what the last router goes on with itself.
+    pub(super) fn begin(&self, held: Held, table: SessionTable) -> Elsewhere {
         self.keep_maps();
-        let table = Arc::new(table);
+        let table = Arc::clone(self.table.get_or_init(|| Arc::new(table)));
         // Without the kernel path no session goes on; those that the last router has left are then
         // let go of, one by one.
         if !self.door.data_path.kept_maps().is_empty() || !held.slots.is_empty() {
             self.door.sessions.keeping.begin(&self.kept, &table);
         }
-        self.resume(held, &table);
+        let elsewhere = Elsewhere::find(&self.door, &self.directories, &table);
+        self.resume(held, &table, elsewhere.places());
+        elsewhere
     }
 
     /// Goes on with what the last router has left, and ends what cannot go on.
-    fn resume(&self, held: Held, table: &SessionTable) {
-        let mut taken = others(table);
+    fn resume(&self, held: Held, table: &SessionTable, mut taken: HashSet<u32>) {
         let (mut resumed, mut lost) = (0_usize, 0_usize);
         for (slot, descriptors) in held.slots {
             match self.resume_one(slot, descriptors, table) {
@@ -209,35 +223,38 @@ impl Outliving for KernelSessions {
         self.door.data_path.keep_again();
     }
 
-    fn release(&self) {
-        self.door.data_path.release();
+    fn release(&self) -> bool {
+        let keeping = &self.door.sessions.keeping;
+        if let (None, Some(table)) = (keeping.place(), self.table.get()) {
+            // No session goes on alone here, but the other router is to know of those that stay.
+            keeping.begin(&self.kept, table);
+        }
+        let released = self.door.data_path.release();
+        keeping.remain(&self.door);
+        released
+    }
+
+    fn released(&self) {
+        self.door.data_path.released();
+    }
+
+    fn take_back(&self) {
+        self.door.sessions.keeping.remain_no_more();
+        self.door.data_path.take_back();
     }
 }
 
-/// Slots of sessions that another process serves itself.
-fn others(table: &SessionTable) -> HashSet<u32> {
-    let slots = (0..pgs_common::flow::SESSIONS_MAX).filter_map(Slot::new);
-    let other = |slot: &Slot| {
-        matches!(table.read(*slot), Ok(Entry::Session(record, _))
-            if record.owner.is_some_and(is_alive))
-    };
-    slots.filter(other).map(Slot::number).collect()
-}
-
-fn is_alive(process_id: u32) -> bool {
-    std::path::Path::new(&format!("/proc/{process_id}")).exists()
-}
-
 /// What a record says, parsed.
-struct Known {
-    id: u64,
-    identity: Identity,
-    meter: Meter,
-    backend_process_id: u32,
-    key: Option<CancelKey>,
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) id: u64,
+    pub(super) identity: Identity,
+    pub(super) meter: Meter,
+    pub(super) backend_process_id: u32,
+    pub(super) key: Option<CancelKey>,
 }
 
-fn parse(record: Record, totals: Option<Totals>) -> Result<Known, &'static str> {
+pub(super) fn parse(record: Record, totals: Option<Totals>) -> Result<Known, &'static str> {
     let totals = totals.unwrap_or_default();
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)

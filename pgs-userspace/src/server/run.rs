@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 use std::time::Instant;
 
 use nix::sys::resource::Resource;
@@ -19,7 +19,6 @@ use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use super::accepting::Accepting;
 use super::admin;
@@ -29,6 +28,7 @@ use super::budget::Budget;
 use super::cancel::CancelTable;
 use super::connection::FrontDoor;
 use super::counters::Counters;
+use super::drain::drain;
 use super::encryption::Encryption;
 use super::idle;
 use super::keeping::TABLE;
@@ -37,19 +37,17 @@ use super::namespace::Namespaces;
 use super::notify;
 use super::outliving::KernelSessions;
 use super::outliving::Left;
+use super::remaining;
 use super::sessions::Sessions;
 use super::survival::KeptListeners;
 use super::survival::Survival;
 use crate::config::configuration::Configuration;
 use crate::config::directories::Directories;
-use crate::config::limits::DRAIN_CHECK_INTERVAL;
 use crate::config::limits::FAREWELLS_MAX;
-use crate::config::limits::SECURE_RELAY_END_DEADLINE;
 use crate::config::sections::Limits;
 use crate::datapath::DataPath;
 use crate::datapath::DataPathError;
 use crate::datapath::Prepared;
-use crate::datapath::handover::CloseReason;
 use crate::keeper::store::StoreError;
 use crate::privileges;
 use crate::privileges::PrivilegeError;
@@ -184,24 +182,24 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         door: Arc::clone(&door),
         kept: survival.kept.clone(),
         directories: settings.directories.clone(),
+        table: OnceLock::new(),
     };
-    outliving.begin(held, left.table);
-    let process = Arc::new(Process {
-        begun,
-        listen: addresses(&listeners),
-        kept: survival.kept.clone(),
-        configuration_file: settings.configuration_file_name(),
-    });
+    let elsewhere = outliving.begin(held, left.table);
+    let process = Arc::new(process(&settings, begun, &listeners, &survival));
     announce(&door, sessions_max, &process);
     let mut tasks = JoinSet::new();
-    tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
+    let admin = tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
+    let elsewhere = tasks.spawn(elsewhere.watch());
     tasks.spawn(idle::watch(Arc::clone(&door)));
     let accepting = Accepting::start(&door, listeners, budget.arrivals);
     let ending = serve(accepting, &mut stop, &mut survival, &outliving).await;
     let drain_deadline = configuration.serve.drain_deadline.0;
+    // This router's sessions alone are waited for.
+    elsewhere.abort();
     if ending == Ending::HandedOver {
-        // The sockets under these names are the other router's now.
-        tasks.shutdown().await;
+        // The socket under this name is the other router's now.
+        admin.abort();
+        tasks.spawn(remaining::mind(Arc::clone(&door)));
         drain(&door, drain_deadline, &mut stop).await;
         return Ok(());
     }
@@ -214,6 +212,21 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     std::fs::remove_file(&admin_path).map_err(system("unlink", &admin_path))
 }
 
+/// What the admin socket is to tell of this process.
+fn process(
+    settings: &Settings,
+    begun: Instant,
+    listeners: &[Arc<TcpListener>],
+    survival: &Survival,
+) -> Process {
+    Process {
+        begun,
+        listen: addresses(listeners),
+        kept: survival.kept.clone(),
+        configuration_file: settings.configuration_file_name(),
+    }
+}
+
 /// Accepts connections until it is over, and why it is.
 async fn serve(
     mut accepting: Accepting,
@@ -221,9 +234,15 @@ async fn serve(
     survival: &mut Survival,
     outliving: &KernelSessions,
 ) -> Ending {
-    let ending = tokio::select! {
-        () = stop.first() => Ending::Stop,
-        () = accepting.until_handed_over(survival, outliving) => Ending::HandedOver,
+    let ending = loop {
+        let event = tokio::select! {
+            () = stop.first() => break Ending::Stop,
+            event = survival.event() => event,
+        };
+        // Not given up half-way: a signal waits until it is certain whose the sessions are.
+        if accepting.on_event(event, survival, outliving).await {
+            break Ending::HandedOver;
+        }
     };
     // Whoever has accepted the last connections closes the listeners with this.
     accepting.stop().await;
@@ -258,45 +277,6 @@ fn announce(door: &FrontDoor, sessions_max: usize, process: &Process) {
     notify::ready(&format!("path {path}"));
 }
 
-/// Waits for the sessions to end by themselves, at most so long, then ends them.
-async fn drain(door: &Arc<FrontDoor>, deadline: Duration, stop: &mut StopSignals) {
-    let sessions = door.sessions.live();
-    tracing::info!(
-        sessions,
-        seconds = deadline.as_secs(),
-        "draining; a second signal ends at once"
-    );
-    tokio::select! {
-        () = empty(door) => {}
-        () = tokio::time::sleep(deadline) => {}
-        () = stop.first() => {}
-    }
-    let sessions = door.sessions.live();
-    if sessions > 0 {
-        tracing::warn!(sessions, "ending the sessions that are left");
-    }
-    let data_path = Arc::clone(&door.data_path);
-    door.sessions.end_all(&CloseReason::Shutdown);
-    let ended = tokio::task::spawn_blocking(move || data_path.shut_down(&CloseReason::Shutdown));
-    if ended.await.is_err() {
-        tracing::error!("the data path did not shut down");
-    }
-    if timeout(SECURE_RELAY_END_DEADLINE, empty(door))
-        .await
-        .is_err()
-    {
-        tracing::warn!(sessions = door.sessions.live(), "sessions were cut off");
-    }
-    tracing::info!("stopped");
-}
-
-/// Waits until there are no sessions.
-async fn empty(door: &FrontDoor) {
-    while door.sessions.live() > 0 {
-        tokio::time::sleep(DRAIN_CHECK_INTERVAL).await;
-    }
-}
-
 /// What there is to encrypt with.
 fn encryption(settings: &Settings, routes: &RouteTable) -> Result<Encryption, ServeError> {
     let directory = settings.directories.certificates();
@@ -310,7 +290,7 @@ fn encryption(settings: &Settings, routes: &RouteTable) -> Result<Encryption, Se
 }
 
 /// SIGTERM and SIGINT.
-struct StopSignals {
+pub(super) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
@@ -325,7 +305,7 @@ impl StopSignals {
     }
 
     /// The next of either.
-    async fn first(&mut self) {
+    pub(super) async fn first(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -21,6 +21,7 @@ use super::lease::SessionLease;
 use crate::datapath::DataPath;
 use crate::datapath::handover::CloseReason;
 use crate::datapath::meter::Meter;
+use crate::protocol::cancel::CancelKey;
 use crate::protocol::refusal::Refusal;
 use crate::tenant::id::TenantId;
 use crate::tenant::settings::TenantSettings;
@@ -55,6 +56,10 @@ pub(super) struct Session {
     pub(super) meter: Arc<Meter>,
     /// As announced in BackendKeyData; zero before.
     pub(super) backend_pid: AtomicU64,
+    /// Set once the backend has announced it.
+    pub(super) cancel_key: OnceLock<CancelKey>,
+    /// The process that has it, where that is the router before this one.
+    pub(super) elsewhere: Option<u32>,
     /// Where the tenant bounds how long it may be idle.
     pub(super) idle_timeout: Option<Duration>,
     /// Wakes what ends a session that the data path does not have.
@@ -162,7 +167,13 @@ impl Sessions {
             database,
             client,
         };
-        Ok(self.register(id, identity, Meter::new(), settings.idle_session_timeout))
+        Ok(self.register(
+            id,
+            identity,
+            Meter::new(),
+            settings.idle_session_timeout,
+            None,
+        ))
     }
 
     /// Goes on with a session of another router, whatever the bounds say: it is there already.
@@ -173,6 +184,24 @@ impl Sessions {
         meter: Meter,
         idle_timeout: Option<Duration>,
     ) -> SessionLease {
+        self.make_room(id, &identity);
+        self.register(id, identity, meter, idle_timeout, None)
+    }
+
+    /// Counts and lists a session that another router goes on with.
+    pub(super) fn note(
+        self: &Arc<Self>,
+        id: u64,
+        identity: Identity,
+        meter: Meter,
+        owner: u32,
+    ) -> SessionLease {
+        self.make_room(id, &identity);
+        // How long it may be idle is seen to where it is.
+        self.register(id, identity, meter, None, Some(owner))
+    }
+
+    fn make_room(&self, id: u64, identity: &Identity) {
         self.live.fetch_add(1, Relaxed);
         *self
             .tenant_shard(&identity.tenant)
@@ -180,7 +209,6 @@ impl Sessions {
             .or_default() += 1;
         // Ids are not used twice, also not by another router.
         self.next_id.fetch_max(id.saturating_add(1), Relaxed);
-        self.register(id, identity, meter, idle_timeout)
     }
 
     fn register(
@@ -189,6 +217,7 @@ impl Sessions {
         identity: Identity,
         meter: Meter,
         idle_timeout: Option<Duration>,
+        elsewhere: Option<u32>,
     ) -> SessionLease {
         let session = Arc::new(Session {
             id,
@@ -198,6 +227,8 @@ impl Sessions {
             client: identity.client,
             meter: Arc::new(meter),
             backend_pid: AtomicU64::new(0),
+            cancel_key: OnceLock::new(),
+            elsewhere,
             idle_timeout,
             end: Notify::new(),
             ending: OnceLock::new(),
@@ -211,6 +242,7 @@ impl Sessions {
 
     /// The session is over: its place is another's.
     pub(super) fn forget(&self, session: &Session) {
+        self.keeping.forget(session.id);
         self.id_shard(session.id).remove(&session.id);
         let mut counts = self.tenant_shard(&session.tenant);
         if let Some(count) = counts.get_mut(&session.tenant) {

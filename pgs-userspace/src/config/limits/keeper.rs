@@ -71,3 +71,13 @@ pub const TABLE_RECORD_BYTES: usize = 1_024;
 
 /// How much of a session's user and database the table keeps, in bytes, for display.
 pub const TABLE_NAME_BYTES_MAX: usize = 63;
+
+/// Records of a session table that are read at once.
+pub const TABLE_READ_RECORDS: usize = 64;
+
+/// How often a router looks at what stands in the table of sessions that the one before it goes on
+/// with, and how often that one looks whether it is asked to end some.
+pub const ELSEWHERE_LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Looks after which a router writes down anew how far the sessions are that it goes on with.
+pub const ELSEWHERE_LOOKS_PER_ACCOUNT: u32 = 5;

@@ -7,7 +7,6 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -239,20 +238,18 @@ struct Ends {
 
 impl Ends {
     /// Brings the notices that there are to the worker.
-    fn bring_notices(&mut self) -> Result<(), String> {
+    fn bring_notices(&mut self) {
         let worker = &self.worker;
-        self.notices
-            .wait(Some(Duration::ZERO), |place| {
-                worker.notice(place);
-            })
-            .map_err(named("poll of the notices"))
+        self.notices.read(|place| {
+            worker.notice(place);
+        });
     }
 
     /// Both ends write and do not read, until nothing moves any more; how much was taken.
     fn stand_still(&mut self, down: &mut Stream, up: &mut Stream) -> Result<usize, String> {
         let mut moved_at = Instant::now();
         while moved_at.elapsed() < CANARY_STALL {
-            self.bring_notices()?;
+            self.bring_notices();
             let moved = down.write(&mut self.backend)? | up.write(&mut self.client)?;
             if moved {
                 moved_at = Instant::now();
@@ -270,7 +267,7 @@ impl Ends {
     fn flow(&mut self, down: &mut Stream, up: &mut Stream) -> Result<(), String> {
         let deadline = Instant::now() + CANARY_DEADLINE;
         while !(down.is_over() && up.is_over()) {
-            self.bring_notices()?;
+            self.bring_notices();
             down.write(&mut self.backend)?;
             up.write(&mut self.client)?;
             down.read(&mut self.client)?;
@@ -298,7 +295,7 @@ impl Ends {
                 let mut received = Vec::new();
                 let deadline = Instant::now() + CANARY_DEADLINE;
                 while received.len() < TURN.len() {
-                    self.bring_notices()?;
+                    self.bring_notices();
                     let mut piece = [0; TURN.len()];
                     let read = if to_backend {
                         self.backend.read(&mut piece)

@@ -154,7 +154,10 @@ impl KernelAccess {
             }
             self.flows.end(place, direction);
         }
-        self.free.push_back(place);
+        // A router that ends a session clears the place first, and says so only then.
+        if !self.free.contains(&place) {
+            self.free.push_back(place);
+        }
     }
 
     /// Everything that can fail before any map is touched.

@@ -34,25 +34,22 @@ impl Notices {
         })
     }
 
-    /// Waits until there are notices, for at most so long, then tells `each` of every one.
-    pub(in crate::datapath) fn wait(
-        &mut self,
-        most: Option<Duration>,
-        mut each: impl FnMut(Place),
-    ) -> io::Result<()> {
-        let timeout = most.map_or(PollTimeout::NONE, |most| {
-            PollTimeout::try_from(most).unwrap_or(PollTimeout::MAX)
-        });
+    /// Waits until there are notices, for at most so long.
+    pub(in crate::datapath) fn wait(&self, most: Duration) -> io::Result<()> {
+        let timeout = PollTimeout::try_from(most).unwrap_or(PollTimeout::MAX);
         let mut descriptors = [PollFd::new(self.ring.as_fd(), PollFlags::POLLIN)];
         match poll(&mut descriptors, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// Takes every notice that is there, and tells `each` of it.
+    pub(in crate::datapath) fn read(&mut self, mut each: impl FnMut(Place)) {
         while let Some(notice) = self.ring.next() {
             if let Some(flow) = notice.first_chunk::<4>() {
                 each(Place::of_flow(u32::from_ne_bytes(*flow)));
             }
         }
-        Ok(())
     }
 }

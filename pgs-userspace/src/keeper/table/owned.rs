@@ -1,0 +1,80 @@
+//! Records of sessions that a router goes on with itself after another has taken over, and how that
+//! other one asks for their end.
+
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+use super::Entry;
+use super::Record;
+use super::SessionTable;
+use super::Totals;
+use super::entry;
+use super::offset;
+use crate::config::limits::KEEPER_SLOTS_MAX;
+use crate::config::limits::TABLE_READ_RECORDS;
+use crate::config::limits::TABLE_RECORD_BYTES;
+use crate::keeper::store::Slot;
+
+/// In the header: how often anybody has been asked for anything.
+const ASKED_OFFSET: u64 = 16;
+/// In a record: not zero where its owner is asked to end the session.
+const END_OFFSET: u64 = 1_016;
+
+/// Where a session's record is, and what it says.
+pub type Owned = (Slot, Box<Record>, Option<Totals>);
+
+impl SessionTable {
+    /// All sessions that one process or another serves itself.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn owned(&self) -> io::Result<Vec<Owned>> {
+        let mut owned = Vec::new();
+        let mut block = vec![0; TABLE_READ_RECORDS * TABLE_RECORD_BYTES];
+        for first in (0..KEEPER_SLOTS_MAX).step_by(TABLE_READ_RECORDS) {
+            self.file.read_exact_at(&mut block, offset(first))?;
+            for (number, bytes) in (first..).zip(block.chunks_exact(TABLE_RECORD_BYTES)) {
+                if let (Some(slot), Entry::Session(record, totals)) =
+                    (Slot::new(number), entry(bytes))
+                    && record.owner.is_some()
+                {
+                    owned.push((slot, record, totals));
+                }
+            }
+        }
+        Ok(owned)
+    }
+
+    /// Asks the owner of a session to end it. For the one router that is attached.
+    ///
+    /// # Errors
+    /// As of [`write`](Self::write).
+    pub fn ask_for_end(&self, slot: Slot) -> io::Result<()> {
+        let place = offset(slot.number()) + END_OFFSET;
+        self.file.write_all_at(&1_u64.to_le_bytes(), place)?;
+        let asked = self.asked()?.wrapping_add(1);
+        self.file.write_all_at(&asked.to_le_bytes(), ASKED_OFFSET)
+    }
+
+    /// A number that is another one when somebody was asked for something.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn asked(&self) -> io::Result<u64> {
+        self.number_at(ASKED_OFFSET)
+    }
+
+    /// Whether the owner of a session is asked to end it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn is_asked_for_end(&self, slot: Slot) -> io::Result<bool> {
+        Ok(self.number_at(offset(slot.number()) + END_OFFSET)? != 0)
+    }
+
+    fn number_at(&self, place: u64) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        self.file.read_exact_at(&mut bytes, place)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+}

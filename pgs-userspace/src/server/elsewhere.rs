@@ -1,0 +1,222 @@
+//! Sessions that the router before this one goes on with: they are listed here, count among the
+//! limits, can be cancelled, and are ended when their tenant's access is.
+//!
+//! Everything goes by the session table, which both have open. The other one writes how far they
+//! are, and takes out what has ended.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use pgs_common::flow::SESSIONS_MAX;
+
+use super::cancel::Issuer;
+use super::connection::FrontDoor;
+use super::lease::SessionLease;
+use super::outliving::parse;
+use crate::config::directories::Directories;
+use crate::config::limits::ELSEWHERE_LOOK_INTERVAL;
+use crate::datapath::meter::Path;
+use crate::keeper::store::Slot;
+use crate::keeper::table::Entry;
+use crate::keeper::table::Record;
+use crate::keeper::table::SessionTable;
+use crate::keeper::table::Totals;
+use crate::protocol::cancel::CancelKey;
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Elsewhere {
+    door: Arc<FrontDoor>,
+    directories: Directories,
+    table: Arc<SessionTable>,
+    guests: Vec<Guest>,
+    /// Their places in the kernel's tables, those of sessions that cannot be listed included.
+    places: HashSet<u32>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Guest {
+    slot: Slot,
+    owner: u32,
+    lease: SessionLease,
+}
+
+impl Elsewhere {
+    /// Those that the table knows.
+    pub(super) fn find(
+        door: &Arc<FrontDoor>,
+        directories: &Directories,
+        table: &Arc<SessionTable>,
+    ) -> Self {
+        let mut elsewhere = Self {
+            door: Arc::clone(door),
+            directories: directories.clone(),
+            table: Arc::clone(table),
+            guests: Vec::new(),
+            places: HashSet::new(),
+        };
+        let mut owners = Owners::default();
+        match table.owned() {
+            Ok(owned) => {
+                for (slot, record, totals) in owned {
+                    elsewhere.take_in(slot, *record, totals, &mut owners);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "what the last router goes on with is not known");
+            }
+        }
+        if !elsewhere.guests.is_empty() {
+            let sessions = elsewhere.guests.len();
+            tracing::info!(sessions, "the router before this one goes on with sessions");
+        }
+        elsewhere
+    }
+
+    /// Their places in the kernel's tables, which nobody else may have.
+    pub(super) fn places(&self) -> HashSet<u32> {
+        self.places.clone()
+    }
+
+    fn take_in(&mut self, slot: Slot, record: Record, totals: Option<Totals>, owners: &mut Owners) {
+        let Some(owner) = record.owner.filter(|owner| owners.is_alive(*owner)) else {
+            // Killed, and its sessions with it.
+            if let Err(error) = self.table.clear(slot) {
+                tracing::warn!(%error, slot = slot.number(), "a session's record stays");
+            }
+            return;
+        };
+        if slot.number() < SESSIONS_MAX {
+            self.places.insert(slot.number());
+        }
+        let path = Path::of_number(record.path);
+        let known = match parse(record, totals) {
+            Ok(known) => known,
+            Err(why) => {
+                tracing::warn!(
+                    slot = slot.number(),
+                    why,
+                    "a session elsewhere is not listed"
+                );
+                return;
+            }
+        };
+        let mut identity = known.identity;
+        if path == Path::Tls {
+            // Passed through, it has told nobody here who it is.
+            let told = |name: &String| !name.is_empty();
+            identity.user = identity.user.filter(told);
+            identity.database = identity.database.filter(told);
+        }
+        let lease = self
+            .door
+            .sessions
+            .note(known.id, identity, known.meter, owner);
+        let session = lease.session();
+        session
+            .backend_pid
+            .store(known.backend_process_id.into(), Relaxed);
+        let meter = &session.meter;
+        meter.observe(path, meter.relayed_to_backend(), meter.relayed_to_client());
+        let mut guest = Guest { slot, owner, lease };
+        guest.learn_key(
+            &self.door,
+            &self.directories,
+            known.backend_process_id,
+            known.key,
+        );
+        self.guests.push(guest);
+    }
+
+    /// Looks at them until there are none.
+    pub(super) async fn watch(mut self) {
+        if self.guests.is_empty() {
+            return;
+        }
+        while !self.guests.is_empty() {
+            tokio::time::sleep(ELSEWHERE_LOOK_INTERVAL).await;
+            let mut owners = Owners::default();
+            let mut guests = std::mem::take(&mut self.guests);
+            guests.retain_mut(|guest| self.look_at(guest, &mut owners));
+            self.guests = guests;
+        }
+        tracing::info!("the router before this one has no session any more");
+    }
+
+    /// Whether it goes on.
+    fn look_at(&self, guest: &mut Guest, owners: &mut Owners) -> bool {
+        let (table, slot) = (&self.table, guest.slot);
+        let alive = owners.is_alive(guest.owner);
+        let session = Arc::clone(guest.lease.session());
+        match table.read(slot) {
+            Ok(Entry::Session(record, totals))
+                if alive && record.owner == Some(guest.owner) && record.session == session.id =>
+            {
+                if let Some(totals) = totals {
+                    let path = Path::of_number(record.path);
+                    session
+                        .meter
+                        .observe(path, totals.to_backend, totals.to_client);
+                }
+                let key = CancelKey::new(&record.cancel_key).ok();
+                let process_id = record.backend_process_id;
+                guest.learn_key(&self.door, &self.directories, process_id, key);
+                if session.ending().is_some()
+                    && let Err(error) = table.ask_for_end(slot)
+                {
+                    tracing::warn!(%error, session = session.id, "its end cannot be asked for");
+                }
+                return true;
+            }
+            // Just being written, or not to be read at this moment.
+            Ok(Entry::Invalid) | Err(_) if alive => return true,
+            Ok(Entry::Session(record, _)) if record.owner != Some(guest.owner) => return false,
+            _ => {}
+        }
+        if !alive && let Err(error) = table.clear(slot) {
+            tracing::warn!(%error, slot = slot.number(), "a session's record stays");
+        }
+        if slot.number() < SESSIONS_MAX {
+            self.door.data_path.reclaim(slot.number());
+        }
+        false
+    }
+}
+
+impl Guest {
+    fn learn_key(
+        &mut self,
+        door: &FrontDoor,
+        directories: &Directories,
+        process_id: u32,
+        key: Option<CancelKey>,
+    ) {
+        let session = Arc::clone(self.lease.session());
+        if let (Some(key), None) = (key, session.cancel_key.get()) {
+            session.backend_pid.store(process_id.into(), Relaxed);
+            let issuer = Issuer {
+                tenant: session.tenant.clone(),
+                socket_directory: directories.socket_directory(&session.tenant),
+            };
+            self.lease
+                .learn_key(door.cancels.register(process_id, key, issuer));
+        }
+    }
+}
+
+/// Which of the processes that have sessions run, each asked for once.
+#[derive(Debug, Default)]
+struct Owners(HashMap<u32, bool>);
+
+impl Owners {
+    fn is_alive(&mut self, process_id: u32) -> bool {
+        *self.0.entry(process_id).or_insert_with(|| {
+            // A process does not wait for itself: it may have the number of one that is gone.
+            process_id != std::process::id()
+                && std::path::Path::new(&format!("/proc/{process_id}")).exists()
+        })
+    }
+}
