@@ -98,14 +98,25 @@ pub(super) trait Suite {
         &[""]
     }
 
-    /// Sets up pgs for a mode and gives further arguments of `pgs serve`.
-    fn serve_arguments(&self, _ground: &Ground, _mode: &str) -> Result<Vec<String>> {
+    /// Sets up pgs and the tenant for a mode and gives further arguments of `pgs serve`.
+    fn serve_arguments(
+        &self,
+        _ground: &Ground,
+        _mode: &str,
+        _tenant: &Tenant<'_>,
+    ) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
 
     /// What the suite runs on without pgs, where that is not the tenant's server.
     fn reference(&self, _ground: &Ground, _mode: &str) -> Result<Option<Reference>> {
         Ok(None)
+    }
+
+    /// Where pgs differs on purpose: the test that must be there through pgs instead of one that
+    /// passed without pgs, and why.
+    fn instead(&self, _test: &str) -> Option<(String, &'static str)> {
+        None
     }
 
     /// Runs all of it and says how each test ended. What it prints goes to the file `log`.
