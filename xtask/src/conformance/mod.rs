@@ -16,6 +16,8 @@ mod node_postgres;
 mod outcome;
 mod program;
 mod psycopg;
+mod psycopg2;
+mod python;
 mod regress;
 mod sqlx;
 mod suite;
@@ -57,6 +59,7 @@ enum Choice {
     All,
     Regress,
     Psycopg,
+    Psycopg2,
     NodePostgres,
     TokioPostgres,
     Sqlx,
@@ -139,6 +142,7 @@ impl Choice {
             Self::All => return true,
             Self::Regress => Name::Regress,
             Self::Psycopg => Name::Psycopg,
+            Self::Psycopg2 => Name::Psycopg2,
             Self::NodePostgres => Name::NodePostgres,
             Self::TokioPostgres => Name::TokioPostgres,
             Self::Sqlx => Name::Sqlx,
