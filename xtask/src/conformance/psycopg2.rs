@@ -49,9 +49,9 @@ impl Suite for Psycopg2 {
             client: process::output(Command::new(&self.python).args(["-c", say]))?,
             tests: "its own, each twice: as it is, and with its wait callback (`green`)".to_owned(),
             notes: vec![
-                "The server has `max_prepared_transactions = 10` and `wal_level = logical`, so that \
-                 two-phase commit and replication are tested; tests that skip themselves are not \
-                 counted."
+                "The server has `max_prepared_transactions = 10` and `wal_level = logical`, so \
+                 that two-phase commit and replication are tested; tests that skip themselves are \
+                 not counted."
                     .to_owned(),
                 "`test_pgconn_ptr` fails: it loads the machine's libpq, where the driver brings \
                  its own."

@@ -8,8 +8,8 @@ const REFUSED: &str = "refused by the server";
 const BROKEN_OFF: &str = "handshake broken off by the server";
 const WRONG_CERTIFICATE: &str = "client certificate wrong";
 
-const NAME: &str = "Where TLS passes through, only the name in the ClientHello says whose client it \
-    is, and `sslsni=0` sends none: refused, in words.";
+const NAME: &str = "Where TLS passes through, only the name in the ClientHello says whose client \
+    it is, and `sslsni=0` sends none: refused, in words.";
 const CANCEL: &str = "Where TLS passes through, a key to cancel with is issued inside a connection \
     that pgs cannot read. A request that comes in the clear names no tenant and is dropped; one \
     over TLS arrives. In the clear comes that of the old `PQcancel`, which is psql's Ctrl-C before \
