@@ -51,7 +51,8 @@ pub(super) fn source_archive(
         let mut download = Command::new(python);
         download
             .args(["-m", "pip", "download", "--quiet", "--no-deps"])
-            .args(["--no-binary", ":all:"])
+            // Of this one alone: pip would build its build tools from source, too.
+            .args(["--no-binary", package])
             .arg(format!("{package}=={version}"))
             .arg("--dest")
             .arg(&archives);
