@@ -1,9 +1,9 @@
 """How libpq connects, in every combination of its settings that concern the first packets.
 
-Arguments: port, user (and database), password, directory of the certificates, mode of the server.
-Prints `ok <settings> -> <what came of it>` for each combination: what is compared between servers
-is the whole line. The libpq of PostgreSQL 18 is the one inside psycopg; that of PostgreSQL 15 is
-the one of the installed `psql`.
+Arguments: port, user (and database), password, directory of the certificates, name of the host
+that is connected to, mode of the server. Prints `ok <settings> -> <what came of it>` for each
+combination: what is compared between servers is the whole line. The libpq of PostgreSQL 18 is the
+one inside psycopg; that of PostgreSQL 15 is the one of the installed `psql`.
 """
 
 import itertools
@@ -16,28 +16,38 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import credential
 import psycopg
 
-PORT, USER, PASSWORD, CERTIFICATES, MODE = sys.argv[1:]
+PORT, USER, PASSWORD, CERTIFICATES, HOST, MODE = sys.argv[1:]
 # Connections that do not come about, and queries that are not cancelled, end after so long.
 CONNECT_SECONDS = 10
-SLEEP_SECONDS = 8
-WORKERS = 4
+SLEEP_SECONDS = 5
+WORKERS = 12
 
 SSLMODES = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 GSSENCMODES = ["disable", "prefer", "require"]
 NEGOTIATIONS = ["postgres", "direct"]
-# What the client does with a certificate of its own.
+# What the client shows. The authority that signed the server's certificate signed the right one.
+FILES = "sslcert={0}/{1}.crt sslkey={0}/{1}.key"
 CLIENT_CERTIFICATES = {
     "none": "sslcertmode=disable",
-    "offered": "sslcertmode=allow sslcert={0}/client.crt sslkey={0}/client.key",
-    "demanded": "sslcertmode=require sslcert={0}/client.crt sslkey={0}/client.key",
+    "right": f"sslcertmode=allow {FILES.format(CERTIFICATES, 'client')}",
+    "right and the server must ask": f"sslcertmode=require {FILES.format(CERTIFICATES, 'client')}",
+    "another user's": f"sslcertmode=allow {FILES.format(CERTIFICATES, 'other')}",
+    "wrong": f"sslcertmode=allow {FILES.format(CERTIFICATES, 'foreign')}",
 }
-VERSIONS = ["max_protocol_version=3.0", "max_protocol_version=latest"]
+# Each in every sslmode, with the right certificate.
+OTHERS = [
+    "max_protocol_version=3.0",
+    "max_protocol_version=latest",
+    "channel_binding=require",
+    "sslsni=0",
+]
 
 
 def base(sslmode):
-    text = f"host=localhost hostaddr=127.0.0.1 port={PORT} user={USER} dbname={USER} "
+    text = f"host={HOST} hostaddr=127.0.0.1 port={PORT} user={USER} dbname={USER} "
     text += f"connect_timeout={CONNECT_SECONDS} sslmode={sslmode} "
     if sslmode.startswith("verify"):
         text += f"sslrootcert={CERTIFICATES}/ca.crt "
@@ -47,11 +57,42 @@ def base(sslmode):
     return text
 
 
-def reason(message):
-    """Which of the ways not to be let in this is; wording and addresses may differ."""
-    last = message.strip().splitlines()[-1]
-    if "FATAL" in message:
+def attempts(message):
+    """What libpq says of each of its attempts: it tries in the clear after TLS, and so on.
+
+    Of one that GSSAPI was declined to, it says nothing.
+    """
+    parts = re.split(r"connection to server at .*? failed: ?", message)[1:]
+    return [part.strip() for part in parts if part.strip()]
+
+
+def reason(message, settings):
+    """Which of the ways not to be let in this is; wording and addresses may differ.
+
+    An attempt with GSSAPI that something else followed is left out: some servers begin what cannot
+    succeed, others decline at once.
+    """
+    tried = attempts(message) or [message.strip()]
+    tried = [text for text in tried if "GSSAPI" not in text] or tried
+    reasons = [reason_of_one(text, "foreign.crt" in settings) for text in tried]
+    return ", then ".join(dict.fromkeys(reasons))
+
+
+# A server that breaks a handshake off says why in an alert, which a reset may overtake.
+BROKEN_OFF = (
+    "alert unknown ca",
+    "server closed the connection unexpectedly",
+    "Connection reset by peer",
+    "EOF detected",
+    "Broken pipe",
+)
+
+
+def reason_of_one(text, foreign):
+    if "FATAL" in text:
         return "refused by the server"
+    if foreign and any(known in text for known in BROKEN_OFF):
+        return "handshake broken off by the server"
     for known in (
         "server does not support SSL",
         "certificate verify failed",
@@ -59,13 +100,14 @@ def reason(message):
         "server closed the connection unexpectedly",
         "weak sslmode",
         "GSSAPI",
+        "channel binding",
         "direct SSL",
         "ALPN",
         "timeout",
     ):
-        if known in message:
+        if known in text:
             return f"client: {known}"
-    return "client: " + re.sub(r'"[^"]*"|\d+', "…", last)
+    return "client: " + re.sub(r'"[^"]*"|\d+', "…", text.splitlines()[-1])
 
 
 def cancelled(connection, cancel):
@@ -94,7 +136,7 @@ def attempt(settings):
             plain = cancelled(connection, connection.pgconn.get_cancel().cancel)
             return f"{how}, protocol {version}, {safe}; old cancel request: {plain}"
     except psycopg.OperationalError as error:
-        return reason(str(error))
+        return reason(str(error), settings)
 
 
 def libpq_18():
@@ -107,15 +149,16 @@ def libpq_18():
         cells[name] = (
             base(sslmode)
             + f"gssencmode={gss} sslnegotiation={negotiation} "
-            + CLIENT_CERTIFICATES[certificate].format(CERTIFICATES)
+            + CLIENT_CERTIFICATES[certificate]
         )
-    for sslmode, version in itertools.product(SSLMODES, VERSIONS):
-        cells[f"sslmode={sslmode} {version}"] = base(sslmode) + version
+    for sslmode, other in itertools.product(SSLMODES, OTHERS):
+        name = f"sslmode={sslmode} {other}"
+        cells[name] = f"{base(sslmode)}{other} {CLIENT_CERTIFICATES['right']}"
     return cells
 
 
 def psql(settings):
-    environment = {**os.environ, "PGPASSWORD": PASSWORD, "PGGSSENCMODE": "disable"}
+    environment = {**os.environ, "PGPASSWORD": PASSWORD}
     command = ["psql", "--no-psqlrc", "-At", "-v", "ON_ERROR_STOP=0", settings]
     command += ["-c", r"\conninfo", "-c", f"select pg_sleep({SLEEP_SECONDS})"]
     begun = time.monotonic()
@@ -131,7 +174,7 @@ def psql(settings):
         out, err = process.communicate(timeout=SLEEP_SECONDS + CONNECT_SECONDS)
     out, err = (first + out).decode(), err.decode()
     if not first:
-        return reason(err)
+        return reason(err, settings)
     how = "encrypted" if "SSL connection" in out else "in the clear"
     early = time.monotonic() - begun < SLEEP_SECONDS / 2
     ended = "cancelled" if "canceling statement" in err and early else "not cancelled"
@@ -141,19 +184,21 @@ def psql(settings):
 def libpq_15():
     cells = {}
     for sslmode, gss, certificate in itertools.product(
-        SSLMODES, GSSENCMODES, ("none", "offered")
+        SSLMODES, GSSENCMODES, CLIENT_CERTIFICATES
     ):
+        wish = CLIENT_CERTIFICATES[certificate]
+        # It has no sslcertmode.
+        if "sslcertmode=require" in wish:
+            continue
+        wish = re.sub("sslcertmode=disable", "sslcert=/nonexistent", wish)
+        wish = re.sub("sslcertmode=allow ", "", wish)
         name = f"sslmode={sslmode} gssencmode={gss} client certificate {certificate}"
-        text = base(sslmode) + f"gssencmode={gss} "
-        if certificate == "offered":
-            text += f"sslcert={CERTIFICATES}/client.crt sslkey={CERTIFICATES}/client.key"
-        else:
-            text += "sslcert=/nonexistent"
-        cells[name] = text
+        cells[name] = f"{base(sslmode)}gssencmode={gss} {wish}"
     return cells
 
 
 def main():
+    credential.install(os.path.dirname(CERTIFICATES))
     with ThreadPoolExecutor(WORKERS) as workers:
         for label, act, cells in (
             ("libpq 18", attempt, libpq_18()),

@@ -1,5 +1,6 @@
 //! `docs/clients.md`, made from the results: what is in it was run.
 
+use super::compare::Instead;
 use super::endpoint::Subject;
 use super::outcome::{Counts, Outcome};
 use crate::workspace;
@@ -12,6 +13,8 @@ const HEAD: &str = "\
 
 Each client's test suite was run against a tenant's server without pgs and through it. \
 pgs conforms where every test ends as it does without pgs. \
+Where it does otherwise on purpose, what has to come instead is derived from the result without \
+pgs, and anything else differs; the reasons are below. \
 `cargo xtask conformance all` runs everything and writes this page; \
 `cargo xtask conformance --list` says what there is. \
 What follows is as run; the JSON files in `conformance/results` have the rest.
@@ -42,6 +45,7 @@ fn render(outcomes: &[Outcome]) -> Result<String> {
             client,
             runs,
             differing,
+            deliberate,
             ..
         } = outcome;
         let cell = |subject| {
@@ -53,9 +57,12 @@ fn render(outcomes: &[Outcome]) -> Result<String> {
             cell(Subject::Relay),
             cell(Subject::Kernel),
         );
-        let differs = match differing.len() {
-            0 => "nothing".to_owned(),
-            count => format!("{count} tests"),
+        let on_purpose: usize = deliberate.iter().map(|one| one.tests.len()).sum();
+        let differs = match (differing.len(), on_purpose) {
+            (0, 0) => "nothing".to_owned(),
+            (0, on_purpose) => format!("{on_purpose} tests, on purpose"),
+            (count, 0) => format!("{count} tests"),
+            (count, on_purpose) => format!("{count} tests, and {on_purpose} on purpose"),
         };
         writeln!(
             page,
@@ -95,6 +102,14 @@ fn section(outcome: &Outcome) -> Result<String> {
             difference.subject.name()
         )?;
     }
+    for deliberate in &outcome.deliberate {
+        let (count, reason) = (deliberate.tests.len(), &deliberate.reason);
+        write!(text, "- On purpose, {count} tests: {reason}")?;
+        if let Some(first) = deliberate.tests.first() {
+            write!(text, " {}", example(first))?;
+        }
+        writeln!(text)?;
+    }
     if !outcome.failing_everywhere.is_empty() {
         writeln!(
             text,
@@ -110,6 +125,17 @@ fn section(outcome: &Outcome) -> Result<String> {
         )?;
     }
     Ok(text)
+}
+
+/// The part that both have in common is said once.
+fn example(test: &Instead) -> String {
+    let (without, through) = (&test.without_pgs, &test.through_pgs);
+    match (without.split_once(" -> "), through.split_once(" -> ")) {
+        (Some((head, without)), Some((_, through))) => {
+            format!("For one, `{head}`: `{without}` without pgs, `{through}` through it.")
+        }
+        _ => format!("For one, `{without}` without pgs, `{through}` through it."),
+    }
 }
 
 fn counts(run: &Counts) -> String {
@@ -134,10 +160,15 @@ mod tests {
             "runs": [run("direct", 0), run("relay", 1)],
             "differing": [{ "test": "t", "subject": "relay", "without_pgs": "passed",
                             "through_pgs": "failed" }],
+            "deliberate": [{ "reason": "So it is.",
+                             "tests": [{ "without_pgs": "a -> w", "through_pgs": "a -> x" }] }],
             "failing_everywhere": ["u"], "unsteady": ["v"],
         });
         let page = render(&[serde_json::from_value(outcome).unwrap()]).unwrap();
-        assert!(page.contains("| `x` | libx 1 | 7 / 0 / 1 | 7 / 1 / 1 | not run | 1 tests |"));
+        assert!(page.contains(
+            "| `x` | libx 1 | 7 / 0 / 1 | 7 / 1 / 1 | not run | 1 tests, and 1 on purpose |"
+        ));
+        assert!(page.contains("1 tests: So it is. For one, `a`: `w` without pgs, `x` through it."));
         assert!(page.contains("`t` is Passed without pgs and Failed through it (relay)"));
         assert!(page.contains("A note.") && page.contains("as with it: `u`"));
         assert!(page.contains("so run twice: `v`"));

@@ -124,7 +124,7 @@ impl<'a> Endpoint<'a> {
             (true, Some(_)) => None,
             (true, None) => Some(socat(ground.port, tenant)),
             (false, _) => {
-                let arguments = suite.serve_arguments(ground, mode)?;
+                let arguments = suite.serve_arguments(ground, mode, tenant)?;
                 Some(serve(ground, subject, &arguments))
             }
         };

@@ -1,8 +1,9 @@
 //! How the tests of a suite ended, on every subject, and what differs.
 
+use super::compare::{Deliberate, Difference, deliberate, differing, failing_everywhere};
 use super::endpoint::Subject;
 use super::ground::Ground;
-use super::suite::{Facts, Name};
+use super::suite::{Facts, Name, Suite};
 use crate::{process, report, workspace};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -28,8 +29,8 @@ pub(super) type Tests = BTreeMap<String, Verdict>;
 
 /// All tests of one subject.
 pub(super) struct Run {
-    subject: Subject,
-    tests: Tests,
+    pub(super) subject: Subject,
+    pub(super) tests: Tests,
     seconds: u64,
 }
 
@@ -76,7 +77,7 @@ impl Run {
         self.tests.values().filter(|one| **one == verdict).count()
     }
 
-    fn verdict(&self, test: &str) -> Verdict {
+    pub(super) fn verdict(&self, test: &str) -> Verdict {
         self.tests.get(test).copied().unwrap_or(Verdict::Absent)
     }
 }
@@ -95,6 +96,9 @@ pub(super) struct Outcome {
     pub(super) runs: Vec<Counts>,
     /// Tests that do not end as they do without pgs.
     pub(super) differing: Vec<Difference>,
+    /// Tests that are to end otherwise through pgs, and do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) deliberate: Vec<Deliberate>,
     /// Tests that fail without pgs too, and in the same way with it.
     pub(super) failing_everywhere: Vec<String>,
     /// Tests that differed at first and were run again, on every subject; one that passed in either
@@ -112,15 +116,6 @@ pub(super) struct Counts {
     pub(super) seconds: u64,
 }
 
-/// A test that ends one way without pgs and another way with it.
-#[derive(Serialize, Deserialize, PartialEq, Eq, Debug)]
-pub(super) struct Difference {
-    pub(super) test: String,
-    pub(super) subject: Subject,
-    pub(super) without_pgs: Verdict,
-    pub(super) through_pgs: Verdict,
-}
-
 /// Where results are kept: in the repository, as run.
 pub(super) fn directory() -> PathBuf {
     workspace::root().join("conformance/results")
@@ -130,11 +125,16 @@ impl Outcome {
     /// Compares every run with the first, which is the one without pgs.
     pub(super) fn new(
         name: Name,
-        facts: Facts,
+        suite: &dyn Suite,
         ground: &Ground,
         runs: &[Run],
         unsteady: Vec<String>,
     ) -> Result<Self> {
+        let Facts {
+            client,
+            tests,
+            notes,
+        } = suite.facts()?;
         let now = Command::new("date")
             .args(["-u", "+%Y-%m-%dT%H:%M:%SZ"])
             .output()?;
@@ -146,13 +146,14 @@ impl Outcome {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
         Ok(Self {
             suite: name.text().to_owned(),
-            client: facts.client,
-            tests: facts.tests,
-            notes: facts.notes,
+            client,
+            tests,
+            notes,
             ended: String::from_utf8_lossy(&now.stdout).trim().to_owned(),
             server,
             kernel: release.trim().to_owned(),
-            differing: differing(runs),
+            differing: differing(runs, &|test| suite.instead(test)),
+            deliberate: deliberate(runs, &|test| suite.instead(test)),
             failing_everywhere: failing_everywhere(runs),
             runs: runs.iter().map(counts).collect(),
             unsteady,
@@ -203,8 +204,18 @@ impl Outcome {
                 self.failing_everywhere.join(", ")
             ));
         }
+        for Deliberate { reason, tests } in &self.deliberate {
+            report::line(format_args!("  – {} on purpose: {reason}", tests.len()));
+        }
         if self.conforms() {
-            report::line("  ✓ every test ends as it does without pgs");
+            let but = if self.deliberate.is_empty() {
+                ""
+            } else {
+                ", but for these"
+            };
+            report::line(format_args!(
+                "  ✓ every test ends as it does without pgs{but}"
+            ));
         }
     }
 }
@@ -219,45 +230,9 @@ fn counts(run: &Run) -> Counts {
     }
 }
 
-/// Which tests end differently on some subject.
-pub(super) fn names_of_differing(runs: &[Run]) -> BTreeSet<String> {
-    let tests = differing(runs)
-        .into_iter()
-        .map(|difference| difference.test);
-    tests.collect()
-}
-
-fn differing(runs: &[Run]) -> Vec<Difference> {
-    let Some((direct, others)) = runs.split_first() else {
-        return Vec::new();
-    };
-    let compare = |run: &Run| -> Vec<Difference> {
-        let tests: BTreeSet<&String> = direct.tests.keys().chain(run.tests.keys()).collect();
-        let difference = |test: &String| Difference {
-            test: test.clone(),
-            subject: run.subject,
-            without_pgs: direct.verdict(test),
-            through_pgs: run.verdict(test),
-        };
-        tests
-            .into_iter()
-            .map(difference)
-            .filter(|one| one.without_pgs != one.through_pgs)
-            .collect()
-    };
-    others.iter().flat_map(compare).collect()
-}
-
-fn failing_everywhere(runs: &[Run]) -> Vec<String> {
-    let Some(direct) = runs.first() else {
-        return Vec::new();
-    };
-    let fails = |test: &&String| runs.iter().all(|run| run.verdict(test) == Verdict::Failed);
-    direct.tests.keys().filter(fails).cloned().collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::compare::names_of_differing;
     use super::*;
 
     fn run(subject: Subject, tests: &[(&str, Verdict)]) -> Run {
@@ -265,25 +240,6 @@ mod tests {
             .iter()
             .map(|(name, verdict)| ((*name).to_owned(), *verdict));
         Run::new(subject, tests.collect(), 1)
-    }
-
-    #[test]
-    fn what_fails_only_through_pgs_or_is_gone_differs() {
-        use Verdict::{Absent, Failed, Passed};
-        let runs = [
-            run(
-                Subject::Direct,
-                &[("a", Passed), ("b", Failed), ("c", Passed)],
-            ),
-            run(Subject::Kernel, &[("a", Failed), ("b", Failed)]),
-        ];
-        let found = differing(&runs);
-        let short: Vec<_> = found
-            .iter()
-            .map(|one| (one.test.as_str(), one.without_pgs, one.through_pgs))
-            .collect();
-        assert_eq!(short, [("a", Passed, Failed), ("c", Passed, Absent)]);
-        assert_eq!(failing_everywhere(&runs), ["b"]);
     }
 
     #[test]
@@ -297,13 +253,13 @@ mod tests {
             run(Subject::Direct, &[("steady", Passed), ("unsteady", Passed)]),
             run(Subject::Relay, &[("steady", Failed), ("unsteady", Passed)]),
         ];
-        let differed = names_of_differing(&runs);
+        let differed = names_of_differing(&runs, &|_| None);
         let mut unsteady = Vec::new();
         for (first, second) in runs.iter_mut().zip(&again) {
             unsteady.extend(first.try_again(second, &differed));
         }
         assert_eq!(unsteady, ["unsteady"]);
-        let left: Vec<String> = names_of_differing(&runs).into_iter().collect();
+        let left: Vec<String> = names_of_differing(&runs, &|_| None).into_iter().collect();
         assert_eq!(left, ["steady"]);
     }
 

@@ -1,14 +1,13 @@
 //! psycopg 3, driven by SQLAlchemy's tests: psycopg's own are in none of its packages.
 
 use super::endpoint::Endpoint;
-use super::outcome::{Tests, Verdict};
+use super::outcome::Tests;
 use super::suite::{Facts, Suite};
 use super::tenant::{PASSWORD, Tenant, Wanted};
-use super::{fetch, program};
+use super::{fetch, program, python};
 use crate::process;
 use crate::report::Step;
 use anyhow::{Context, Result};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -41,35 +40,16 @@ impl Psycopg {
     pub(super) fn prepare() -> Result<Self> {
         let step = Step::new("psycopg and SQLAlchemy");
         let directory = fetch::scratch("psycopg")?;
-        let python = environment_with_driver(&step, &directory)?;
-        let source = directory.join("source");
-        let mut download = Command::new(&python);
-        download
-            .args([
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--no-deps",
-                "--no-binary",
-                ":all:",
-            ])
-            .arg(format!("sqlalchemy=={SQLALCHEMY_VERSION}"))
-            .arg("--dest")
-            .arg(&directory);
-        let archive = directory.join(format!("sqlalchemy-{SQLALCHEMY_VERSION}.tar.gz"));
-        if !archive.exists() {
-            process::followed(&step, &mut download)?;
-        }
-        fetch::unpack(&archive, &source)?;
-        let mut install = Command::new(&python);
-        install
-            .args(["-m", "pip", "install", "--quiet", "pytest", "greenlet"])
-            .args([
-                "typing-extensions",
-                &format!("sqlalchemy=={SQLALCHEMY_VERSION}"),
-            ]);
-        process::followed(&step, &mut install)?;
+        let packages = [
+            PSYCOPG,
+            "pytest",
+            "greenlet",
+            "typing-extensions",
+            &format!("sqlalchemy=={SQLALCHEMY_VERSION}"),
+        ];
+        let python = python::environment(&step, &directory, &packages)?;
+        let source =
+            python::source_archive(&step, &python, &directory, "sqlalchemy", SQLALCHEMY_VERSION)?;
         step.done(format_args!("{PSYCOPG}, SQLAlchemy {SQLALCHEMY_VERSION}"));
         Ok(Self { python, source })
     }
@@ -84,14 +64,16 @@ impl Suite for Psycopg {
                  synchronous; test_suite again, asynchronous"
             ),
             notes: vec![
-                "psycopg's own tests are in none of its packages, and the source package of the \
-                 distribution could not be had from the mirror."
+                "Its own tests are in none of its packages (looked into: the source archives of \
+                 3.0.18, 3.1.20 and 3.3.9), and of the distribution's source packages (bookworm, \
+                 trixie, forky, sid) the mirror has no upstream archive (404); `psycopg2` is run \
+                 with its own."
                     .to_owned(),
                 "Many of these tests compile SQL and ask no server; tests that skip themselves are \
                  not counted."
                     .to_owned(),
-                "Those of two-phase commit fail where the server has \
-                 `max_prepared_transactions = 0`, its default."
+                "The server has `max_prepared_transactions = 10`, for the tests of two-phase \
+                 commit."
                     .to_owned(),
             ],
         })
@@ -105,6 +87,7 @@ impl Suite for Psycopg {
     }
 
     fn furnish(&self, tenant: &Tenant<'_>) -> Result<()> {
+        tenant.configure(&["max_prepared_transactions = 10"])?;
         let make = [
             "CREATE SCHEMA test_schema AUTHORIZATION sqlalchemy",
             "CREATE SCHEMA test_schema_2 AUTHORIZATION sqlalchemy",
@@ -131,24 +114,11 @@ impl Suite for Psycopg {
             ));
             let port = endpoint.port();
             let uri = format!("{driver}://{TENANT}:{PASSWORD}@127.0.0.1:{port}/{TENANT}");
-            let mut pytest = Command::new(&self.python);
-            pytest
-                .current_dir(&self.source)
-                .args([
-                    "-m",
-                    "pytest",
-                    "-p",
-                    "no:cacheprovider",
-                    "-q",
-                    "-rA",
-                    "--tb=short",
-                ])
-                .args(["--dburi", &uri])
-                .args(paths);
+            let mut pytest = python::pytest(&self.python, &self.source);
+            pytest.args(["--dburi", &uri]).args(paths);
             let text =
                 program::logged(&log, || program::run(step, &pytest, &log, LIMIT).map(drop))?;
-            let found = text.lines().filter_map(result);
-            tests.extend(found.map(|(test, verdict)| (format!("{name}: {test}"), verdict)));
+            tests.extend(python::results(name, &text));
         }
         Ok(tests)
     }
@@ -163,49 +133,5 @@ pub(super) fn driver_version(python: &Path) -> Result<String> {
 
 /// A virtual environment of its own, with the driver in it.
 pub(super) fn environment_with_driver(step: &Step, directory: &Path) -> Result<PathBuf> {
-    let directory = &directory.join("python");
-    let python = directory.join("bin/python");
-    if !python.exists() {
-        step.doing("making a Python environment");
-        fs::create_dir_all(directory)?;
-        let mut make = Command::new("python3");
-        process::output(make.args(["-m", "venv"]).arg(directory)).context(
-            "a Python environment cannot be made; `sudo apt-get install python3-venv` may help",
-        )?;
-    }
-    let mut install = Command::new(&python);
-    install.args(["-m", "pip", "install", "--quiet", PSYCOPG]);
-    process::followed(step, &mut install)?;
-    Ok(python)
-}
-
-/// `PASSED test/engine/test_x.py::Class::test`, of pytest's summary.
-fn result(line: &str) -> Option<(String, Verdict)> {
-    let (word, rest) = line.split_once(' ')?;
-    let verdict = match word {
-        "PASSED" | "XFAIL" => Verdict::Passed,
-        "FAILED" | "ERROR" | "XPASS" => Verdict::Failed,
-        _ => return None,
-    };
-    // What went wrong follows the name.
-    let name = rest.split(" - ").next().unwrap_or(rest);
-    name.starts_with("test/")
-        .then(|| (name.to_owned(), verdict))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_summary_of_pytest_is_read() {
-        let line = "FAILED test/engine/test_x.py::A::b - AssertionError: PASSED - no";
-        let name = "test/engine/test_x.py::A::b".to_owned();
-        assert_eq!(result(line), Some((name.clone(), Verdict::Failed)));
-        assert_eq!(
-            result(&format!("PASSED {name}")),
-            Some((name, Verdict::Passed))
-        );
-        assert_eq!(result("12 passed in 3s"), None);
-    }
+    python::environment(step, directory, &[PSYCOPG])
 }

@@ -4,7 +4,7 @@ use super::endpoint::{Endpoint, Reference};
 use super::ground::Ground;
 use super::outcome::Tests;
 use super::tenant::{Tenant, Wanted};
-use super::{jdbc, negotiation, node_postgres, psycopg, regress, sqlx, tokio_postgres};
+use super::{jdbc, negotiation, node_postgres, psycopg, psycopg2, regress, sqlx, tokio_postgres};
 use crate::report::Step;
 use anyhow::Result;
 use std::path::Path;
@@ -14,6 +14,7 @@ use std::path::Path;
 pub(super) enum Name {
     Regress,
     Psycopg,
+    Psycopg2,
     NodePostgres,
     TokioPostgres,
     Sqlx,
@@ -22,9 +23,10 @@ pub(super) enum Name {
 }
 
 impl Name {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Regress,
         Self::Psycopg,
+        Self::Psycopg2,
         Self::NodePostgres,
         Self::TokioPostgres,
         Self::Sqlx,
@@ -37,6 +39,7 @@ impl Name {
         match self {
             Self::Regress => "regress",
             Self::Psycopg => "psycopg",
+            Self::Psycopg2 => "psycopg2",
             Self::NodePostgres => "node-postgres",
             Self::TokioPostgres => "tokio-postgres",
             Self::Sqlx => "sqlx",
@@ -50,6 +53,7 @@ impl Name {
         match self {
             Self::Regress => "PostgreSQL's own regression and isolation tests, with psql 18",
             Self::Psycopg => "SQLAlchemy's tests on psycopg 3 and the libpq 18 inside it",
+            Self::Psycopg2 => "psycopg2's own tests",
             Self::NodePostgres => "node-postgres' own integration tests",
             Self::TokioPostgres => "tokio-postgres' own tests",
             Self::Sqlx => "sqlx's own tests for PostgreSQL",
@@ -63,6 +67,7 @@ impl Name {
         Ok(match self {
             Self::Regress => Box::new(regress::Regress::prepare(ground)?),
             Self::Psycopg => Box::new(psycopg::Psycopg::prepare()?),
+            Self::Psycopg2 => Box::new(psycopg2::Psycopg2::prepare()?),
             Self::NodePostgres => Box::new(node_postgres::NodePostgres::prepare()?),
             Self::TokioPostgres => Box::new(tokio_postgres::TokioPostgres::prepare(ground)?),
             Self::Sqlx => Box::new(sqlx::Sqlx::prepare()?),
@@ -98,9 +103,20 @@ pub(super) trait Suite {
         &[""]
     }
 
-    /// Sets up pgs for a mode and gives further arguments of `pgs serve`.
-    fn serve_arguments(&self, _ground: &Ground, _mode: &str) -> Result<Vec<String>> {
+    /// Sets up pgs and the tenant for a mode and gives further arguments of `pgs serve`.
+    fn serve_arguments(
+        &self,
+        _ground: &Ground,
+        _mode: &str,
+        _tenant: &Tenant<'_>,
+    ) -> Result<Vec<String>> {
         Ok(Vec::new())
+    }
+
+    /// Where pgs differs on purpose: the test that must be there through pgs instead of one that
+    /// passed without pgs, and why.
+    fn instead(&self, _test: &str) -> Option<(String, &'static str)> {
+        None
     }
 
     /// What the suite runs on without pgs, where that is not the tenant's server.

@@ -76,6 +76,17 @@ impl<'a> Tenant<'a> {
         process::output(&mut psql)
     }
 
+    /// Settings of its server that need a start of it, as in its configuration file.
+    pub(super) fn configure(&self, settings: &[&str]) -> Result<()> {
+        let set = settings
+            .iter()
+            .map(|setting| format!("ALTER SYSTEM SET {setting}"));
+        let set: Vec<String> = set.collect();
+        let set: Vec<&str> = set.iter().map(String::as_str).collect();
+        self.sql("postgres", &set)?;
+        process::output(self.ground.pgs().args(["restart", self.id])).map(drop)
+    }
+
     /// A program in its container, as the server's own user.
     pub(super) fn exec(&self) -> Command {
         let mut docker = Command::new("docker");

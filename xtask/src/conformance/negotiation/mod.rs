@@ -3,6 +3,10 @@
 //! A tenant's server has neither TLS nor a port, so what pgs is compared with is a server that has
 //! both, with the same certificate and the same demands.
 
+mod certificates;
+mod deliberate;
+mod mode;
+
 use super::endpoint::{Endpoint, Reference};
 use super::ground::Ground;
 use super::outcome::Tests;
@@ -11,7 +15,8 @@ use super::tenant::{PASSWORD, Tenant, Wanted};
 use super::{fetch, program, psycopg};
 use crate::report::Step;
 use crate::{apt, process, workspace};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use mode::{Clients, Mode, Tls};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,9 +31,13 @@ const POLL_PERIOD: Duration = Duration::from_millis(300);
 const SERVER_USER: &str = "999:999";
 /// Where the reference has certificate and access rules.
 const PLACE: &str = "/etc/reference";
-const CLEAR: &str = "without TLS";
-const OFFERED: &str = "with TLS";
-const REQUIRED: &str = "that requires TLS";
+/// In the data directory of a tenant's server.
+const CLIENT_AUTHORITY: &str = "client-authority.pem";
+/// Adds a demand to the rules for TLS that pgs has written, and an authority to the data directory.
+const DEMAND: &str = "set -e; cd \"$(psql -XAtq -c 'SHOW data_directory')\"; \
+    printf %s \"$1\" > client-authority.pem; \
+    file=$(psql -XAtq -c 'SHOW hba_file'); \
+    sed \"s/^hostssl .*scram-sha-256$/&$2/\" \"$file\" > \"$file.new\"; mv \"$file.new\" \"$file\"";
 
 /// An interpreter with psycopg, and certificates.
 pub(super) struct Negotiation {
@@ -47,7 +56,7 @@ impl Negotiation {
             apt::install(&step, &["openssl"])?;
         }
         let certificates = ground.directory().join("certificates");
-        make_certificates(&certificates)?;
+        certificates::make(&certificates)?;
         step.done("there");
         Ok(Self {
             python,
@@ -58,6 +67,36 @@ impl Negotiation {
     fn file(&self, name: &str) -> String {
         self.certificates.join(name).display().to_string()
     }
+
+    /// `pgs tls set` with the server's certificate.
+    fn install(&self, ground: &Ground, whose: &[&str]) -> Result<()> {
+        let mut set = ground.pgs();
+        set.args(["tls", "set"]).args(whose);
+        set.args(["--certificate", &self.file("server.crt")]);
+        set.args(["--key", &self.file("server.key")]);
+        process::output(&mut set).map(drop)
+    }
+
+    /// Lets the tenant's server, which ends the TLS itself, demand what the mode demands.
+    fn demand(&self, tenant: &Tenant<'_>, mode: &Mode) -> Result<()> {
+        if mode.clients == Clients::NotAsked {
+            return Ok(());
+        }
+        let authority = fs::read_to_string(self.file("ca.crt"))?;
+        let arguments = ["sh", "-ec", DEMAND, "sh", &authority, mode.demand()];
+        process::output(tenant.exec().args(arguments))?;
+        let file = format!("ALTER SYSTEM SET ssl_ca_file = '{CLIENT_AUTHORITY}'");
+        let rules = "SELECT count(*) FROM pg_hba_file_rules WHERE 'clientcert=verify-full' = ANY \
+                     (options) AND error IS NULL";
+        let found = tenant.sql("postgres", &[&file, "SELECT pg_reload_conf()", rules])?;
+        // One for sessions, one for replication.
+        anyhow::ensure!(found.ends_with('2'), "no certificate is demanded: {found}");
+        Ok(())
+    }
+}
+
+fn known(mode: &str) -> Result<&'static Mode> {
+    Mode::named(mode).with_context(|| format!("no such mode: {mode}"))
 }
 
 impl Suite for Negotiation {
@@ -66,14 +105,23 @@ impl Suite for Negotiation {
         let psql = process::output(Command::new("psql").arg("--version"))?;
         Ok(Facts {
             client: format!("{driver}; {psql}"),
-            tests: "conformance/negotiation/matrix.py: sslmode × gssencmode × sslnegotiation × \
-                    client certificate, and protocol versions, each with two kinds of cancel \
-                    request, on a server without TLS, with it, and that requires it"
-                .to_owned(),
+            tests: format!(
+                "conformance/negotiation/matrix.py: sslmode × gssencmode × sslnegotiation × \
+                 client certificate (none, right, another user's, wrong), and protocol versions, \
+                 channel binding and no server name, each with two kinds of cancel request, on a \
+                 server {}",
+                mode::NAMES.join("; ")
+            ),
             notes: vec![
                 "A test is a combination and what came of it: let in or not and why, encrypted or \
                  not, cancelled or not. *Without pgs* is a PostgreSQL server of its own with the \
-                 same certificate."
+                 same certificates and the same demands."
+                    .to_owned(),
+                "Where TLS passes through there is no way in without it, and none is expected: \
+                 the PostgreSQL that it is compared with has `hostssl` alone."
+                    .to_owned(),
+                "libpq is given a Kerberos credential, without which it never asks for GSSAPI \
+                 encryption; no server takes it, so that what comes after the question is compared."
                     .to_owned(),
             ],
         })
@@ -91,36 +139,43 @@ impl Suite for Negotiation {
     }
 
     fn modes(&self) -> &'static [&'static str] {
-        &[CLEAR, OFFERED, REQUIRED]
+        &mode::NAMES
     }
 
-    fn serve_arguments(&self, ground: &Ground, mode: &str) -> Result<Vec<String>> {
+    fn serve_arguments(
+        &self,
+        ground: &Ground,
+        mode: &str,
+        tenant: &Tenant<'_>,
+    ) -> Result<Vec<String>> {
+        let mode = known(mode)?;
         let tls = ground.state_directory().join("tls");
         if tls.exists() {
-            // The last subject's.
+            // The last mode's.
             fs::remove_dir_all(&tls)?;
         }
-        if mode == CLEAR {
-            return Ok(Vec::new());
+        if mode.tls != Tls::Off {
+            self.install(ground, &["--default"])?;
         }
-        let mut set = ground.pgs();
-        set.args([
-            "tls",
-            "set",
-            "--default",
-            "--certificate",
-            &self.file("server.crt"),
-        ])
-        .args(["--key", &self.file("server.key")]);
-        process::output(&mut set)?;
-        let required = (mode == REQUIRED).then(|| "--tls-required".to_owned());
-        Ok(required.into_iter().collect())
+        if mode.tls == Tls::PassedThrough {
+            self.install(ground, &["--tenant", TENANT])?;
+        }
+        let settings = mode.tenant_settings(&self.file("ca.crt"));
+        process::output(ground.pgs().args(["set", TENANT]).args(settings))?;
+        if mode.tls == Tls::PassedThrough {
+            process::output(ground.pgs().args(["restart", TENANT]))?;
+            self.demand(tenant, mode)?;
+        }
+        Ok(mode.serve_arguments())
+    }
+
+    fn instead(&self, test: &str) -> Option<(String, &'static str)> {
+        deliberate::instead(test)
     }
 
     fn reference(&self, ground: &Ground, mode: &str) -> Result<Option<Reference>> {
-        let kind = if mode == REQUIRED { "hostssl" } else { "host" };
-        let rules = format!("local all all trust\n{kind} all all all scram-sha-256\n");
-        fs::write(self.certificates.join("pg_hba.conf"), rules)?;
+        let mode = known(mode)?;
+        fs::write(self.certificates.join("pg_hba.conf"), mode.access_rules())?;
         let place = self.certificates.display().to_string();
         process::output(Command::new("chown").args(["-R", SERVER_USER, &place]))?;
         let container = ground.container("reference");
@@ -132,11 +187,14 @@ impl Suite for Negotiation {
             .args(["--env", &format!("POSTGRES_USER={TENANT}")])
             .args([ground.image(), "postgres"])
             .args(["-c", &format!("hba_file={PLACE}/pg_hba.conf")]);
-        if mode != CLEAR {
+        if mode.tls != Tls::Off {
             create
                 .args(["-c", "ssl=on"])
                 .args(["-c", &format!("ssl_cert_file={PLACE}/server.crt")])
                 .args(["-c", &format!("ssl_key_file={PLACE}/server.key")]);
+        }
+        if mode.clients != Clients::NotAsked {
+            create.args(["-c", &format!("ssl_ca_file={PLACE}/ca.crt")]);
         }
         process::output(&mut create)?;
         let reference = Reference { container };
@@ -160,7 +218,8 @@ impl Suite for Negotiation {
         python
             .arg(workspace::root().join("conformance/negotiation/matrix.py"))
             .args([&endpoint.port().to_string(), TENANT, PASSWORD])
-            .args([&self.certificates.display().to_string(), endpoint.mode]);
+            .arg(&self.certificates)
+            .args([&known(endpoint.mode)?.host(TENANT), endpoint.mode]);
         let text = program::logged(&log, || {
             let status = program::run(step, &python, &log, LIMIT)?;
             anyhow::ensure!(status.success(), "the matrix broke off");
@@ -183,66 +242,6 @@ fn wait_ready(container: &str) -> Result<()> {
             bail!("{container} is not ready after {READY_LIMIT:?}; see `docker logs {container}`");
         }
         thread::sleep(POLL_PERIOD);
-    }
-    Ok(())
-}
-
-/// An authority, a server's certificate for localhost and a client's for the tenant's role.
-fn make_certificates(directory: &Path) -> Result<()> {
-    fs::create_dir_all(directory)?;
-    let openssl = |arguments: &[&str]| {
-        process::output(
-            Command::new("openssl")
-                .current_dir(directory)
-                .args(arguments),
-        )
-        .map(drop)
-    };
-    let key = [
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-    ];
-    let authority = ["req", "-x509", "-days", "2", "-subj", "/CN=conformance"];
-    let files = ["-keyout", "ca.key", "-out", "ca.crt"];
-    openssl(&[&authority[..], &key, &files].concat())?;
-    for (name, subject, names) in [
-        ("server", "/CN=localhost", "DNS:localhost,IP:127.0.0.1"),
-        ("client", "/CN=negotiation", "DNS:negotiation"),
-    ] {
-        let (key_file, request) = (format!("{name}.key"), format!("{name}.csr"));
-        let files = ["-keyout", &key_file, "-out", &request];
-        openssl(&[&["req", "-subj", subject][..], &key, &files].concat())?;
-        let extensions = format!("{name}.ext");
-        fs::write(
-            directory.join(&extensions),
-            format!("subjectAltName={names}\n"),
-        )?;
-        openssl(&[
-            "x509",
-            "-req",
-            "-days",
-            "2",
-            "-in",
-            &request,
-            "-CA",
-            "ca.crt",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-extfile",
-            &extensions,
-            "-out",
-            &format!("{name}.crt"),
-        ])?;
-        // libpq and PostgreSQL refuse keys that others can read.
-        process::output(
-            Command::new("chmod")
-                .arg("600")
-                .arg(directory.join(&key_file)),
-        )?;
     }
     Ok(())
 }
