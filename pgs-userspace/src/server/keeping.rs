@@ -1,8 +1,7 @@
 //! Keeps each session's descriptors and what is known of it where they outlive this process.
 
 use std::sync::Arc;
-use std::sync::PoisonError;
-use std::sync::RwLock;
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
@@ -25,10 +24,10 @@ pub(super) const TABLE: &str = "table";
 /// them, sessions end with this process.
 #[derive(Debug, Default)]
 pub(super) struct Keeping {
-    place: RwLock<Option<Place>>,
+    place: OnceLock<Place>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Place {
     store: Arc<dyn DescriptorStore>,
     table: Arc<SessionTable>,
@@ -50,14 +49,8 @@ impl Keeping {
             store: Arc::clone(store),
             table: Arc::clone(table),
         };
-        *self.place.write().unwrap_or_else(PoisonError::into_inner) = Some(place);
-    }
-
-    fn place(&self) -> Option<Place> {
-        self.place
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        // It runs once.
+        drop(self.place.set(place));
     }
 
     /// The kernel can move this session's bytes without this process.
@@ -68,7 +61,7 @@ impl Keeping {
         key: Option<&CancelKey>,
         sockets: SessionSockets<'_>,
     ) {
-        let (Some(place), Some(slot)) = (self.place(), Slot::new(number)) else {
+        let (Some(place), Some(slot)) = (self.place.get(), Slot::new(number)) else {
             return;
         };
         let (record, totals) = describe(session, key);
@@ -89,7 +82,7 @@ impl Keeping {
 
     /// Another router takes over, and this process goes on with the session all the same.
     pub(super) fn stay(&self, number: u32, session: &Session, key: Option<&CancelKey>) {
-        let (Some(place), Some(slot)) = (self.place(), Slot::new(number)) else {
+        let (Some(place), Some(slot)) = (self.place.get(), Slot::new(number)) else {
             return;
         };
         let (mut record, totals) = describe(session, key);
@@ -104,7 +97,7 @@ impl Keeping {
 
     /// It cannot any more.
     pub(super) fn let_go(&self, number: u32) {
-        let (Some(place), Some(slot)) = (self.place(), Slot::new(number)) else {
+        let (Some(place), Some(slot)) = (self.place.get(), Slot::new(number)) else {
             return;
         };
         if let Err(error) = place.store.drop_slot(slot) {
