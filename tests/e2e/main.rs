@@ -7,6 +7,8 @@
 //! - `PGS_IMAGE`: the image for tenants; else pgs's own choice.
 //! - `PGS_TEST_PYTHON`: an interpreter with psycopg; else one is made under `target`.
 //! - `PGS_TEST_SKIPPED`: a file that gets one line for each skipped test, name and reason.
+//! - `PGS_TEST_SOAK`: seconds; the long scenarios are run in their complete form, and those that
+//!   could go on for ever for so long. `cargo xtask soak` sets it.
 //! - `PGS_TEST_FORBID_SKIP`: if set, a test that would be skipped fails.
 
 mod access;
@@ -18,6 +20,7 @@ mod closing;
 mod crowd;
 mod drain;
 mod enumeration;
+mod faults;
 mod front_door;
 mod handover;
 mod indistinguishable;
@@ -70,6 +73,7 @@ const MODULES: &[(&str, &[Named])] = &[
     ("lifecycle", lifecycle::SCENARIOS),
     ("drain", drain::SCENARIOS),
     ("survival", survival::SCENARIOS),
+    ("faults", faults::SCENARIOS),
 ];
 
 fn main() -> ExitCode {

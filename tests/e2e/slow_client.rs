@@ -1,12 +1,12 @@
 //! One side stops: the other side must be made to wait, and nothing may pile up in between.
 
-use std::fs;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::ensure;
 use pgs_tests::memory::MemoryUse;
+use pgs_tests::processor::processor_seconds;
 use pgs_tests::stage::Stage;
 use pgs_tests::wire::Wire;
 
@@ -144,20 +144,4 @@ fn settled_growth(router: u32, before: MemoryUse, bound: u64) -> anyhow::Result<
         growth = MemoryUse::now(router)?.growth_since(before);
     }
     Ok(growth)
-}
-
-/// Of user and system time, from `/proc/<pid>/stat`.
-fn processor_seconds(process_id: u32) -> anyhow::Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{process_id}/stat"))?;
-    // The name in brackets may hold anything, so the fields are counted from behind it.
-    let (_, fields) = stat.rsplit_once(')').context("no fields")?;
-    let fields: Vec<_> = fields.split_whitespace().collect();
-    let ticks = |index: usize| {
-        fields
-            .get(index)
-            .and_then(|field| field.parse::<f64>().ok())
-    };
-    let ticks = ticks(11).zip(ticks(12)).context("no times")?;
-    let second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("no tick")?;
-    Ok((ticks.0 + ticks.1) / second as f64)
 }

@@ -12,20 +12,27 @@
 //! | [`driver`] | the `tokio-postgres` driver, connected through the port |
 //! | [`pattern`] | bytes that show when some are missing, doubled or out of order |
 //! | [`process`] | a subprocess with a time limit |
-//! | [`memory`] | what the machine's memory is used for |
+//! | [`memory`], [`processor`] | what the machine's memory and time are used for |
+//! | [`belongings`] | what a router has open: sockets, and entries of its maps |
+//! | [`stand_in`] | a tenant without a container, for thousands of sessions |
+//! | [`length`] | how long the long tests go on |
 //! | [`skip`] | a test that cannot be run here says why |
 
+pub mod belongings;
 pub mod driver;
 pub mod installation;
 mod leftovers;
+pub mod length;
 pub mod login;
 pub mod memory;
 pub mod pattern;
 pub mod process;
+pub mod processor;
 pub mod router;
 pub mod skip;
 mod socket;
 pub mod stage;
+pub mod stand_in;
 pub mod tenant;
 pub mod tenants;
 pub mod trust;

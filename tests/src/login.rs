@@ -114,6 +114,19 @@ impl Wire {
         password: &str,
         tail: &[u8],
     ) -> anyhow::Result<Greeting> {
+        self.play(password, tail, false)
+    }
+
+    /// The same, and then nothing more: what is sent ends with `tail`.
+    pub fn authenticate_and_end(
+        &mut self,
+        password: &str,
+        tail: &[u8],
+    ) -> anyhow::Result<Greeting> {
+        self.play(password, tail, true)
+    }
+
+    fn play(&mut self, password: &str, tail: &[u8], end: bool) -> anyhow::Result<Greeting> {
         let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
         let mut messages = Vec::new();
         loop {
@@ -124,16 +137,27 @@ impl Wire {
             messages.push(message);
             match kind {
                 b'Z' | b'E' => return Ok(Greeting { messages }),
-                b'R' => self.answer(&mut scram, &body, tail)?,
+                b'R' => {
+                    let last = self.answer(&mut scram, &body, tail)?;
+                    if last && end {
+                        self.shut_down_writing()?;
+                    }
+                }
                 _ => {}
             }
         }
     }
 
-    fn answer(&mut self, scram: &mut ScramSha256, body: &[u8], tail: &[u8]) -> anyhow::Result<()> {
+    /// Whether that was the last that a client has to say.
+    fn answer(
+        &mut self,
+        scram: &mut ScramSha256,
+        body: &[u8],
+        tail: &[u8],
+    ) -> anyhow::Result<bool> {
         let (code, data) = body.split_first_chunk().context("no authentication code")?;
         match u32::from_be_bytes(*code) {
-            0 => Ok(()),
+            0 => Ok(false),
             10 => {
                 let offered = data.split(|byte| *byte == 0);
                 ensure!(
@@ -145,13 +169,18 @@ impl Wire {
                 let first = scram.message();
                 let length = u32::try_from(first.len())?.to_be_bytes();
                 let name = SCRAM_SHA_256.as_bytes();
-                self.send_message(b'p', &[name, b"\0", &length, first].concat())
+                self.send_message(b'p', &[name, b"\0", &length, first].concat())?;
+                Ok(false)
             }
             11 => {
                 scram.update(data)?;
-                self.send(&[&packed(b'p', scram.message()), tail].concat())
+                self.send(&[&packed(b'p', scram.message()), tail].concat())?;
+                Ok(true)
             }
-            12 => Ok(scram.finish(data)?),
+            12 => {
+                scram.finish(data)?;
+                Ok(false)
+            }
             code => bail!("the server asks for authentication {code}, not for SCRAM-SHA-256"),
         }
     }

@@ -25,6 +25,12 @@ pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
+/// As PostgreSQL's `lpad(text, length, fill)` gives it.
+pub fn lpad(text: impl std::fmt::Display, length: usize, fill: &str) -> String {
+    let text = text.to_string();
+    fill.repeat(length.saturating_sub(text.len())) + &text
+}
+
 /// In hexadecimal, as PostgreSQL's `encode(sha256(…), 'hex')` gives it.
 pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes)

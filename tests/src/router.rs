@@ -80,14 +80,44 @@ impl Router {
 
     /// Starts one with these arguments of `pgs serve` and waits until it serves.
     pub fn start_with(state: &Path, run: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_through(state, run, &[], &[], arguments)
+    }
+
+    /// The same by another program, which is to run what follows its own arguments, and with more
+    /// in its environment.
+    pub fn start_through(
+        state: &Path,
+        run: &Path,
+        program: &[&str],
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
         fs::create_dir_all(run)?;
-        Self::start_at(free_address()?, state, run, "serve.log", arguments)
+        let binary = pgs_binary();
+        let mut command = match program {
+            [] => Command::new(binary),
+            [program, before @ ..] => {
+                let mut command = Command::new(program);
+                command.args(before).arg(binary);
+                command
+            }
+        };
+        command.envs(environment.iter().copied());
+        Self::start_at(free_address()?, state, run, "serve.log", command, arguments)
     }
 
     /// Starts another one in its place, with the same directories and address: after its end, or
     /// with `--take-over` among the arguments. Its log has this name in the run directory.
     pub fn successor(&self, log: &str, arguments: &[&str]) -> anyhow::Result<Self> {
-        Self::start_at(self.address, &self.state, &self.run, log, arguments)
+        let command = Command::new(pgs_binary());
+        Self::start_at(
+            self.address,
+            &self.state,
+            &self.run,
+            log,
+            command,
+            arguments,
+        )
     }
 
     fn start_at(
@@ -95,6 +125,7 @@ impl Router {
         state: &Path,
         run: &Path,
         log: &str,
+        mut command: Command,
         arguments: &[&str],
     ) -> anyhow::Result<Self> {
         let log = run.join(log);
@@ -102,8 +133,7 @@ impl Router {
             File::create(&log)?,
             File::options().append(true).open(&log)?,
         );
-        let binary = pgs_binary();
-        let child = Command::new(&binary)
+        let child = command
             .env("PGS_STATE_DIR", state)
             .env("PGS_RUN_DIR", run)
             .args(["serve", "--listen", &address.to_string()])
@@ -112,7 +142,7 @@ impl Router {
             .stdout(stdout)
             .stderr(stderr)
             .spawn()
-            .with_context(|| format!("starting {}", binary.display()))?;
+            .with_context(|| format!("starting {command:?}"))?;
         let (state, run) = (state.to_owned(), run.to_owned());
         let mut router = Self {
             child,

@@ -186,6 +186,11 @@ impl Wire {
         Ok(self.stream.get_ref().as_ref().set_recv_buffer_size(bytes)?)
     }
 
+    /// Makes the kernel take at most so much of what was not sent yet.
+    pub fn set_send_buffer(&mut self, bytes: usize) -> anyhow::Result<()> {
+        Ok(self.stream.get_ref().as_ref().set_send_buffer_size(bytes)?)
+    }
+
     /// Closes with a reset, as a client that crashed or lost its network does.
     pub fn reset(self) -> anyhow::Result<()> {
         let socket = self.stream.get_ref().as_ref();

@@ -14,6 +14,7 @@ mod image;
 mod process;
 mod report;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod workspace;
@@ -47,6 +48,8 @@ enum Task {
     Image(image::ImageArgs),
     /// Put in place what the other commands need: Docker, clients, image, eBPF tools
     Setup(setup::SetupArgs),
+    /// Run the long tests in their complete form, for a bounded time
+    Soak(soak::SoakArgs),
     /// Set up what is missing, build, and run every test
     Test,
     /// Check the rules that clippy does not know
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Image(args) => image::run(&args),
         Task::Setup(args) => setup::run(&args),
+        Task::Soak(args) => soak::run(&args),
         Task::Test => test::run(),
         Task::Tidy => tidy::run(),
     };

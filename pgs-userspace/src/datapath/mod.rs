@@ -4,6 +4,8 @@
 //! Knows nothing of tenants and nothing of the protocol.
 
 mod accounts;
+#[cfg(test)]
+mod arrivals_tests;
 pub mod canary;
 mod crossing;
 mod direction;

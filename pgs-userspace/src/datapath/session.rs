@@ -305,7 +305,7 @@ impl Session {
             Err(Refused::Failed("the client does not read".into()))
         } else if !self.to_backend.hold_back(&self.client, loan.scratch) {
             Err(Refused::Failed(
-                "the client has sent too much already".into(),
+                "the client has ended, or has sent too much already".into(),
             ))
         } else {
             kernel.enrol(&self.client, &self.backend, self.account)

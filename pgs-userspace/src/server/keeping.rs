@@ -1,8 +1,7 @@
 //! Keeps each session's descriptors and what is known of it where they outlive this process.
 
 use std::sync::Arc;
-use std::sync::PoisonError;
-use std::sync::RwLock;
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
@@ -25,12 +24,12 @@ pub(super) const TABLE: &str = "table";
 /// them, sessions end with this process.
 #[derive(Debug, Default)]
 pub(super) struct Keeping {
-    place: RwLock<Option<Place>>,
+    place: OnceLock<Place>,
     /// Sessions that stay here after another router has taken over.
     pub(super) remaining: Remaining,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Place {
     pub(super) store: Arc<dyn DescriptorStore>,
     pub(super) table: Arc<SessionTable>,
@@ -52,14 +51,12 @@ impl Keeping {
             store: Arc::clone(store),
             table: Arc::clone(table),
         };
-        *self.place.write().unwrap_or_else(PoisonError::into_inner) = Some(place);
+        // It runs once.
+        drop(self.place.set(place));
     }
 
-    pub(super) fn place(&self) -> Option<Place> {
-        self.place
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    pub(super) fn place(&self) -> Option<&Place> {
+        self.place.get()
     }
 
     /// The kernel can move this session's bytes without this process.

@@ -1,23 +1,39 @@
-//! The tests that `docs/security.md` names exist, and no promise is without one.
+//! The tests that `docs/security.md` and `docs/faults.md` name exist, and no promise is without
+//! one.
 //!
 //! In a table whose last column is headed `test`, that column names tests in code quotes:
-//! `e2e::isolation::name` is a scenario of `tests/e2e/isolation.rs`, `tenants::life::name` a test
-//! of `tests/tenants/life.rs`, `pgs::protocol::proxy::name` a unit test of that module. A row
-//! without one says `none: ` and why.
+//! `e2e::isolation::name` is a scenario of `tests/e2e/isolation.rs`, `keeper::serving::name` one of
+//! `tests/keeper/serving.rs`, `tenants::life::name` a test of `tests/tenants/life.rs`,
+//! `pgs::protocol::proxy::name` a unit test of that module. A row without one says `none: ` and
+//! why.
 
 use super::Finding;
 use super::source::Source;
 
-const DOCUMENT: &str = "docs/security.md";
+/// Documents with such tables, and what they say.
+const DOCUMENTS: [(&str, &str); 2] = [
+    ("docs/security.md", "what is promised against whom"),
+    (
+        "docs/faults.md",
+        "what becomes of a session when something fails",
+    ),
+];
 const RULE: &str = "promise";
 
 pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
-    let Some(document) = sources.iter().find(|source| source.path == DOCUMENT) else {
+    DOCUMENTS
+        .iter()
+        .flat_map(|(path, says)| check_document(path, says, sources))
+        .collect()
+}
+
+fn check_document(path: &str, says: &str, sources: &[Source]) -> Vec<Finding> {
+    let Some(document) = sources.iter().find(|source| source.path == path) else {
         return vec![Finding {
-            path: DOCUMENT.to_owned(),
+            path: path.to_owned(),
             line: 0,
             rule: RULE,
-            message: "is missing; it says what is promised against whom".to_owned(),
+            message: format!("is missing; it says {says}"),
         }];
     };
     let mut findings = Vec::new();
@@ -68,6 +84,7 @@ fn exists(path: &str, sources: &[Source]) -> bool {
     };
     let (base, written) = match parts[0] {
         "e2e" => ("tests/e2e", format!("\"{name}\",")),
+        "keeper" => ("tests/keeper", format!("\"{name}\",")),
         "tenants" => ("tests/tenants", format!("fn {name}(")),
         "pgs" => ("pgs-userspace/src", format!("fn {name}(")),
         _ => return false,
@@ -86,7 +103,9 @@ mod tests {
 
     fn messages(document: &str) -> Vec<String> {
         let sources = [
-            Source::new(DOCUMENT, document),
+            Source::new(DOCUMENTS[0].0, "# No table here"),
+            Source::new(DOCUMENTS[1].0, document),
+            Source::new("tests/keeper/serving.rs", "(\"kept\", kept),"),
             Source::new(
                 "tests/e2e/isolation.rs",
                 "const S: &[N] = &[(\"a_test\", a)];",
@@ -110,7 +129,7 @@ mod tests {
              | a | `e2e::isolation::a_test`, `e2e::tls::in_a_list` |\n\
              | b | `tenants::life::lives` |\n\
              | c | `pgs::protocol::proxy::parses` |\n\
-             | d | none: not promised |\n\n| other | `table` |\n";
+             | d | none: not promised |\n| e | `keeper::serving::kept` |\n\n| other | `table` |\n";
         assert_eq!(messages(table), Vec::<String>::new());
     }
 
@@ -122,6 +141,6 @@ mod tests {
         assert_eq!(found.len(), 4, "{found:?}");
         assert!(found[0].starts_with("3: no test"), "{found:?}");
         assert!(found[1].contains("`e2e::isolation::gone`"), "{found:?}");
-        assert_eq!(check(&[]).len(), 1);
+        assert_eq!(check(&[]).len(), DOCUMENTS.len());
     }
 }

@@ -17,7 +17,9 @@ use super::flows::KernelBytes;
 use super::flows::Route;
 use super::place::Place;
 use super::progress::Progress;
-use super::with_causes;
+use super::refused::Refused;
+use super::refused::failed;
+use super::step::Step;
 use crate::config::limits::ASIDE_RECEIVE_BUFFER_BYTES;
 use crate::config::limits::CLIENT_SEND_BUFFER_BYTES;
 use crate::config::limits::CLIENT_UNSENT_BYTES_MAX;
@@ -52,18 +54,6 @@ struct Cookies {
     aside: u64,
 }
 
-/// Why a session could not be enrolled.
-#[derive(Debug, thiserror::Error)]
-pub(in crate::datapath) enum Refused {
-    /// The backend spoke in the middle of it, which it does unasked only when its administrator
-    /// does something to it. Bytes may be lost: the session cannot go on.
-    #[error("the backend spoke while the session was being enrolled")]
-    Contended,
-    /// The kernel said no.
-    #[error("{0}")]
-    Failed(String),
-}
-
 impl KernelAccess {
     /// Enrols a session whose two queues were just read to their end. Nothing is redirected to the
     /// backend before [`Self::open`].
@@ -73,13 +63,16 @@ impl KernelAccess {
         backend: &UnixStream,
         account: u32,
     ) -> Result<Enrolment, Refused> {
+        self.passes(Step::Read);
         let enrolment = self.prepare(client, backend)?;
         self.begin_flows(&enrolment, account);
+        self.passes(Step::Records);
         // Never in another session's place: its bytes would go to this client.
         if let Err(error) = self.lead_to_flows(&enrolment) {
             self.end(&enrolment);
             return Err(error);
         }
+        self.passes(Step::Indexes);
         match self.insert(&enrolment, client, backend) {
             Ok(()) => Ok(enrolment),
             Err(Refused::Contended) => {
@@ -258,24 +251,32 @@ impl KernelAccess {
                 .insert(key, socket, 0)
                 .map_err(failed("SOCKETS"))?;
         }
+        self.passes(Step::Targets);
         self.sources
             .insert(cookies.backend, backend.as_raw_fd(), 0)
             .map_err(failed("SOURCES, the backend"))?;
+        self.passes(Step::BackendSource);
         prove_silent(backend)?;
+        self.passes(Step::Silence);
         if enrolment.aside.is_none() {
             return Ok(());
         }
         self.sources
             .insert(cookies.client, client.as_raw_fd(), 0)
             .map_err(failed("SOURCES, the client"))?;
+        self.passes(Step::ClientSource);
         // What the client had sent before waits in its queue, and this has it judged.
-        socket::set_receive_low_water(client, 1).map_err(failed("SO_RCVLOWAT"))
+        socket::set_receive_low_water(client, 1).map_err(failed("SO_RCVLOWAT"))?;
+        self.passes(Step::Judged);
+        Ok(())
     }
 
     /// Lets the verdict redirect to the backend: the router holds nothing of that direction that
     /// the program does not know of.
     pub(in crate::datapath) fn open(&self, enrolment: &Enrolment) {
+        self.passes(Step::Written);
         self.flows.open(enrolment.place, Direction::ToBackend);
+        self.passes(Step::Open);
     }
 
     /// Whether [`Self::open`] was called.
@@ -385,6 +386,6 @@ fn settled_bytes(client: &TcpStream) -> io::Result<u64> {
     }
 }
 
-fn failed<E: std::error::Error>(what: &'static str) -> impl Fn(E) -> Refused {
-    move |error| Refused::Failed(with_causes(what, &error))
-}
+#[cfg(test)]
+#[path = "enrol_tests.rs"]
+mod tests;

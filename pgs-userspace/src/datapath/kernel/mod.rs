@@ -3,6 +3,7 @@
 //! What it cannot do: see a message's end, inject bytes, or carry an encrypted session.
 
 mod enrol;
+mod entries;
 mod flows;
 mod layout;
 #[cfg(feature = "ebpf-log")]
@@ -15,6 +16,8 @@ mod peer;
 mod place;
 mod probe;
 mod progress;
+mod refused;
+mod step;
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -32,7 +35,7 @@ use aya::programs::SkSkb;
 use pgs_common::flow;
 
 pub(super) use enrol::Enrolment;
-pub(super) use enrol::Refused;
+pub use entries::entries_of;
 pub(super) use flows::FlowTable;
 pub use flows::KernelBytes;
 pub(super) use notices::Notices;
@@ -40,6 +43,9 @@ use peer::PeerCookies;
 pub(super) use place::Place;
 pub(super) use place::Unreceived;
 use probe::Probe;
+pub(super) use refused::Refused;
+#[cfg(test)]
+pub(super) use step::Step;
 
 use super::direction::Direction;
 use crate::config::limits::VERDICT_BOUNDS;
@@ -216,6 +222,8 @@ impl KernelPath {
                 call: "socket(AF_NETLINK, NETLINK_SOCK_DIAG)",
                 error,
             })?,
+            #[cfg(test)]
+            between_steps: None,
         })
     }
 
@@ -288,6 +296,9 @@ pub(super) struct KernelAccess {
     /// `None` where only one direction is redirected.
     probe: Option<Probe>,
     peers: PeerCookies,
+    /// What a test does between two steps of an enrolment.
+    #[cfg(test)]
+    pub(super) between_steps: Option<step::Between>,
 }
 
 impl std::fmt::Debug for KernelAccess {

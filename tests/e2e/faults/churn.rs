@@ -1,0 +1,167 @@
+//! Sessions that come and go in every way, of two tenants by turns: each is its own tenant's, and
+//! afterwards nothing of any is left.
+
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use anyhow::anyhow;
+use anyhow::ensure;
+use pgs_tests::belongings::descriptors;
+use pgs_tests::belongings::map_entries;
+use pgs_tests::length::Length;
+use pgs_tests::process;
+use pgs_tests::router::DataPath;
+use pgs_tests::router::Router;
+use pgs_tests::stage::Stage;
+use pgs_tests::tenant::Login;
+use pgs_tests::wire::Wire;
+
+use super::say;
+use crate::drain::keeper_of;
+
+/// The maps that have an entry for each session: how many.
+const ENTRIES: [(&str, usize); 3] = [("INDEXES", 2), ("SOURCES", 2), ("SOCKETS", 3)];
+
+const THREADS: usize = 4;
+
+/// Descriptors that come and go by themselves: those of commands that ask for the status.
+const DESCRIPTORS_SLACK: usize = 16;
+
+const LIMIT: Duration = Duration::from_secs(15);
+
+pub(super) fn leaves_nothing(stage: &Stage) -> anyhow::Result<()> {
+    let time = Length::of_this_run()?.time(Duration::from_secs(5));
+    let logins = [stage.alpha()?, stage.beta()?];
+    let router = stage.installation()?.second_router("churning")?;
+    let keeper = keeper_of(&router)?;
+    let mut first = log_in(&router, logins[0])?;
+    ensure!(first.query_value("select 1")? == "1");
+    if stage.path() == DataPath::Kernel {
+        // That it can count is seen where there is something to count.
+        for (map, each) in ENTRIES {
+            let entries = map_entries(router.process_id())?;
+            ensure!(entries.get(map) == Some(&each), "{entries:?}");
+        }
+    }
+    drop(first);
+    until_sessions_are_gone(&router)?;
+    let before = [descriptors(router.process_id())?, descriptors(keeper)?];
+
+    let until = Instant::now() + time;
+    let mut ended = 0;
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let router = &router;
+                scope.spawn(move || churn(router, logins, thread, until))
+            })
+            .collect();
+        for thread in threads {
+            ended += thread.join().map_err(|_| anyhow!("a thread panicked"))??;
+        }
+        anyhow::Ok(())
+    })?;
+    ensure!(
+        ended > ENDS.len() * THREADS,
+        "{ended} sessions are no churn"
+    );
+    until_sessions_are_gone(&router)?;
+    if stage.path() == DataPath::Kernel {
+        until_nothing_is_left(&router)?;
+    }
+    for (process_id, before) in [router.process_id(), keeper].into_iter().zip(before) {
+        process::eventually("descriptors are given back", LIMIT, || {
+            let now = descriptors(process_id)?;
+            Ok((now <= before + DESCRIPTORS_SLACK).then_some(()))
+        })?;
+    }
+    say(&format!(
+        "churn, {}: {ended} sessions in {} s, nothing left",
+        stage.path(),
+        time.as_secs()
+    ));
+    Ok(())
+}
+
+/// Waits until no map has an entry of a session.
+pub(super) fn until_nothing_is_left(router: &Router) -> anyhow::Result<()> {
+    let mut last = String::new();
+    let empty = process::eventually("no entry is left", LIMIT, || {
+        let entries = map_entries(router.process_id())?;
+        last = format!("{entries:?}");
+        let empty = ENTRIES.iter().all(|(map, _)| entries.get(*map) == Some(&0));
+        Ok(empty.then_some(()))
+    });
+    empty.with_context(|| last)
+}
+
+fn until_sessions_are_gone(router: &Router) -> anyhow::Result<()> {
+    process::eventually("no session is left", LIMIT, || {
+        Ok((router.status()?["sessions"] == 0).then_some(()))
+    })
+}
+
+fn log_in(router: &Router, login: &Login) -> anyhow::Result<Wire> {
+    let mut wire = Wire::connect_tcp(router.address())?;
+    wire.log_in(login)?;
+    Ok(wire)
+}
+
+/// How a session ends.
+type End = fn(Wire) -> anyhow::Result<()>;
+
+const STREAM: &str = "select repeat('x', 100000) from generate_series(1, 1000)";
+
+const ENDS: [End; 6] = [
+    // In order.
+    |mut wire| {
+        wire.send_message(b'X', &[])?;
+        ensure!(wire.receive_to_end()?.is_empty());
+        Ok(())
+    },
+    // Without a word.
+    |_| Ok(()),
+    // A reset of a session that does nothing.
+    Wire::reset,
+    // A reset in a result.
+    |mut wire| {
+        wire.send_query(STREAM)?;
+        wire.receive(200_000)?;
+        wire.reset()
+    },
+    // Closed with most of a result unread.
+    |mut wire| {
+        wire.send_query(STREAM)?;
+        wire.receive(200_000).map(drop)
+    },
+    // One side first.
+    |mut wire| {
+        wire.send_query("select 'last'")?;
+        wire.shut_down_writing()?;
+        let rest = wire.receive_to_end()?;
+        ensure!(rest.ends_with(b"Z\0\0\0\x05I"), "{} bytes", rest.len());
+        Ok(())
+    },
+];
+
+fn churn(
+    router: &Router,
+    logins: [&Login; 2],
+    thread: usize,
+    until: Instant,
+) -> anyhow::Result<usize> {
+    let mut ended = 0;
+    while Instant::now() < until {
+        let turn = thread + ended;
+        let login = logins[turn % logins.len()];
+        let mut wire = log_in(router, login).with_context(|| format!("session {ended}"))?;
+        // Whoever has the place of a former session must not get that one's bytes, nor it these.
+        let user = wire.query_value("select current_user")?;
+        ensure!(user == login.user, "{user} answers {}", login.user);
+        ENDS[turn / logins.len() % ENDS.len()](wire)?;
+        ended += 1;
+    }
+    Ok(ended)
+}

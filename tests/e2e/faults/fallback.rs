@@ -1,0 +1,237 @@
+//! The kernel path cannot be had, for the router or for one session: the relay does it, says why,
+//! and the client notices nothing.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use anyhow::ensure;
+use pgs::datapath::kernel::EMBEDDED_OBJECT;
+use pgs_tests::login::PROTOCOL_3_0;
+use pgs_tests::login::startup_packet;
+use pgs_tests::pattern::lpad;
+use pgs_tests::process;
+use pgs_tests::router::DataPath;
+use pgs_tests::router::Router;
+use pgs_tests::router::pgs_binary;
+use pgs_tests::skip::Skip;
+use pgs_tests::stage::Stage;
+use pgs_tests::wire::Wire;
+use pgs_tests::wire::packed;
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(30);
+const OBJECT_VARIABLE: &str = "PGS_EBPF_OBJECT";
+
+/// What the map of sockets has room for in the program as it is: three for each session.
+const SOCKETS_MAX: u32 = 3 << 15;
+
+/// What it has room for in the program of the test: sessions, and their sockets.
+const SESSIONS: usize = 4;
+const SOCKETS_FEW: u32 = 12;
+
+fn require_kernel(stage: &Stage) -> anyhow::Result<()> {
+    match stage.path() {
+        DataPath::Kernel => Ok(()),
+        DataPath::Relay => Skip::because("what becomes of the kernel path is asked on that path"),
+    }
+}
+
+/// A router with another eBPF object, or started by another program.
+fn start(
+    stage: &Stage,
+    name: &str,
+    program: &[&str],
+    object: Option<&[u8]>,
+) -> anyhow::Result<Router> {
+    let installation = stage.installation()?;
+    let run = installation.scratch(name);
+    let file = installation.scratch(&format!("{name}.o"));
+    let text = file.to_string_lossy();
+    let mut environment = Vec::new();
+    if let Some(object) = object {
+        fs::write(&file, object)?;
+        environment.push((OBJECT_VARIABLE, &*text));
+    }
+    let state = installation.state_directory();
+    Router::start_through(&state, &run, program, &environment, &["--path", "auto"])
+}
+
+fn log_in(router: &Router, stage: &Stage) -> anyhow::Result<Wire> {
+    let mut wire = Wire::connect_tcp(router.address())?;
+    wire.log_in(stage.alpha()?)?;
+    Ok(wire)
+}
+
+/// Small and large turns in both directions.
+fn serves(wire: &mut Wire) -> anyhow::Result<()> {
+    for (query, answer) in [(0, 10), (500_000, 10), (10, 2_000_000), (0, 10)] {
+        let padding = "p".repeat(query);
+        let found =
+            wire.query_value(&format!("select lpad('7', {answer}, 'x') /* {padding} */"))?;
+        ensure!(found == lpad(7, answer, "x"), "{query}, {answer}");
+    }
+    Ok(())
+}
+
+/// Of the tenant's sessions at a router, by path.
+fn paths(router: &Router, stage: &Stage) -> anyhow::Result<(Vec<Value>, Vec<Value>)> {
+    let sessions = router.sessions(&stage.alpha()?.user)?.into_iter();
+    Ok(sessions.partition(|session| session["path"] == "kernel"))
+}
+
+/// The object with a map of sockets for [`SESSIONS`] and no more.
+fn small_map() -> anyhow::Result<Vec<u8>> {
+    // `struct btf_type` of an array without a name, and the `struct btf_array` behind it:
+    // `include/uapi/linux/btf.h`. The length of such an array is how the size of a map is written.
+    const ARRAY: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0];
+    const LENGTH: std::ops::Range<usize> = 20..24;
+    let mut object = EMBEDDED_OBJECT.to_vec();
+    let found = (0..object.len() - LENGTH.end).filter(|at| {
+        let bytes = &object[*at..];
+        bytes.starts_with(&ARRAY) && bytes[LENGTH] == SOCKETS_MAX.to_le_bytes()
+    });
+    let found: Vec<_> = found.collect();
+    ensure!(found.len() == 1, "{} maps of {SOCKETS_MAX}", found.len());
+    object[found[0] + LENGTH.start..found[0] + LENGTH.end]
+        .copy_from_slice(&SOCKETS_FEW.to_le_bytes());
+    Ok(object)
+}
+
+pub(super) fn full_map(stage: &Stage) -> anyhow::Result<()> {
+    require_kernel(stage)?;
+    let router = start(stage, "full", &[], Some(&small_map()?))?;
+    ensure!(router.status()?["path"] == "kernel", "{}", router.log());
+    let wires: Result<Vec<_>, _> = (0..SESSIONS + 3).map(|_| log_in(&router, stage)).collect();
+    let mut wires = wires?;
+    for wire in &mut wires {
+        serves(wire)?;
+    }
+    let (kernel, relay) = paths(&router, stage)?;
+    ensure!(
+        kernel.len() == SESSIONS && relay.len() == 3,
+        "{kernel:?} {relay:?}"
+    );
+    for session in &relay {
+        let reason = session["path_reason"].as_str().unwrap_or_default();
+        ensure!(reason.contains("SOCKETS"), "{session}");
+    }
+    // What failed half-way has left nothing behind: as many as before have room.
+    drop(wires);
+    process::eventually("all are gone", LIMIT, || {
+        Ok((router.status()?["sessions"] == 0).then_some(()))
+    })?;
+    let again: Result<Vec<_>, _> = (0..SESSIONS).map(|_| log_in(&router, stage)).collect();
+    let again = again?;
+    let (kernel, relay) = paths(&router, stage)?;
+    ensure!(kernel.len() == again.len() && relay.is_empty(), "{relay:?}");
+    Ok(())
+}
+
+/// The object with the two verdicts' names exchanged: what is loaded redirects without a look at
+/// the room of its target.
+fn wrong_verdict() -> anyhow::Result<Vec<u8>> {
+    let names: [&[u8]; 2] = [b"pgs_verdict", b"pgs_one_way"];
+    let mut object = EMBEDDED_OBJECT.to_vec();
+    let mut exchanged = 0;
+    for at in 0..object.len() - names[0].len() {
+        let place = &mut object[at..at + names[0].len()];
+        if let Some(which) = names.iter().position(|name| *name == &*place) {
+            place.copy_from_slice(names[1 - which]);
+            exchanged += 1;
+        }
+    }
+    ensure!(exchanged >= 2, "{exchanged} names");
+    Ok(object)
+}
+
+pub(super) fn failed_canary(stage: &Stage) -> anyhow::Result<()> {
+    require_kernel(stage)?;
+    let object = wrong_verdict()?;
+    for (name, object, why) in [
+        ("lame", &object[..], "canary `bounded-and-exact` failed"),
+        ("mute", b"no object at all", "cannot load the eBPF program"),
+    ] {
+        let router = start(stage, name, &[], Some(object))?;
+        is_relayed(stage, &router, why)?;
+        // Whoever wants the kernel path or nothing gets nothing.
+        let mut insisting = Command::new(pgs_binary());
+        insisting
+            .env(
+                OBJECT_VARIABLE,
+                stage.installation()?.scratch(&format!("{name}.o")),
+            )
+            .env("PGS_STATE_DIR", stage.installation()?.state_directory())
+            .env("PGS_RUN_DIR", stage.installation()?.scratch("insisting"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--path", "kernel"]);
+        let ended = process::run(&mut insisting, LIMIT)?;
+        ensure!(!ended.status.success(), "{name}: it serves: {ended:?}");
+        ensure!(ended.stderr.contains(why), "{name}: {ended:?}");
+    }
+    Ok(())
+}
+
+fn is_relayed(stage: &Stage, router: &Router, why: &str) -> anyhow::Result<()> {
+    let status = router.status()?;
+    ensure!(status["path"] == "relay", "{status}");
+    let reason = status["path_reason"].as_str().context("no reason")?;
+    ensure!(reason.contains(why), "{reason}");
+    ensure!(router.log().contains(why), "{}", router.log());
+    serves(&mut log_in(router, stage)?)
+}
+
+pub(super) fn missing_capabilities(stage: &Stage) -> anyhow::Result<()> {
+    require_kernel(stage)?;
+    // CAP_SYS_ADMIN stands for both of the others.
+    let without = |names| ["setpriv", "--bounding-set", names];
+    let blind = without("-sys_admin,-perfmon");
+    let router = start(stage, "blind", &blind, None)?;
+    let status = router.status()?;
+    ensure!(status["path"] == "kernel", "{status}");
+    ensure!(status["path_one_way"].is_string(), "{status}");
+    let mut wire = log_in(&router, stage)?;
+    serves(&mut wire)?;
+    let (kernel, relay) = paths(&router, stage)?;
+    ensure!(kernel.len() == 1 && relay.is_empty(), "{relay:?}");
+    let powerless = without("-sys_admin,-perfmon,-bpf");
+    let router = start(stage, "powerless", &powerless, None)?;
+    is_relayed(stage, &router, "Operation not permitted")
+}
+
+/// It has sent all that it ever will before it is let in, and says so: its session is handed over
+/// with a socket in CLOSE_WAIT.
+pub(super) fn ended_client(stage: &Stage) -> anyhow::Result<()> {
+    let login = stage.alpha()?;
+    let queries: [&[&str]; 2] = [
+        &["select 'all that there is'"],
+        &[
+            "select 'first'",
+            "select repeat('x', 5000000)",
+            "select 'last'",
+        ],
+    ];
+    for queries in queries {
+        let mut wire = stage.connect()?;
+        wire.send(&startup_packet(PROTOCOL_3_0, &[("user", &login.user)]))?;
+        let mut tail = Vec::new();
+        for sql in queries {
+            tail.extend(packed(b'Q', &[sql.as_bytes(), b"\0"].concat()));
+        }
+        let greeting = wire.authenticate_and_end(&login.password, &tail)?;
+        ensure!(greeting.refused().is_none(), "{greeting:?}");
+        for sql in queries {
+            let answered = wire.until_ready().with_context(|| (*sql).to_owned())?;
+            let row = answered.iter().find(|message| message.kind == b'D');
+            let bytes = row.with_context(|| format!("{sql}: no row"))?.columns()?[0].len();
+            let expected = if sql.contains("repeat") {
+                5_000_000
+            } else {
+                sql.len() - 9
+            };
+            ensure!(bytes == expected, "{sql}: {bytes} bytes");
+        }
+        ensure!(wire.receive_to_end()?.is_empty(), "more than was asked for");
+    }
+    Ok(())
+}

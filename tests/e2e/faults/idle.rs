@@ -1,0 +1,105 @@
+//! Thousands of sessions on which nothing happens, on a stand-in's server.
+
+use std::net::Ipv4Addr;
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use anyhow::ensure;
+use nix::sys::resource::Resource;
+use nix::sys::resource::getrlimit;
+use pgs_tests::belongings::descriptors;
+use pgs_tests::length::Length;
+use pgs_tests::memory::MemoryUse;
+use pgs_tests::process;
+use pgs_tests::processor::processor_seconds;
+use pgs_tests::router::Router;
+use pgs_tests::stage::Stage;
+use pgs_tests::stand_in::StandIn;
+
+use super::say;
+
+/// As many as pgs admits, unless told otherwise.
+const SESSIONS: usize = 9_000;
+
+/// Resident memory of the router that one of them may cost.
+const SESSION_BYTES_MAX: u64 = 4 * 1024;
+
+/// What the router may use of one processor's time while nothing happens.
+const BUSY_MAX: f64 = 0.01;
+
+/// Descriptors that a router and a test have beside those of sessions.
+const DESCRIPTORS_BESIDE: u64 = 600;
+
+/// Sessions before the measured ones: what all share is there afterwards.
+const FIRST: usize = 50;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) fn idle_sessions(stage: &Stage) -> anyhow::Result<()> {
+    let length = Length::of_this_run()?;
+    let wanted = length.pick(1_000, SESSIONS);
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // Three for each in the router, and two in this process.
+    let possible = usize::try_from(limit.saturating_sub(DESCRIPTORS_BESIDE) / 3)?;
+    let count = wanted.min(possible);
+    if count < wanted {
+        say(&format!(
+            "idle sessions, {}: {count} instead of {wanted}: the limit on open files is {limit}",
+            stage.path()
+        ));
+    }
+    let stand_in = StandIn::start()?;
+    let arguments = ["--path", stage.path().as_str()];
+    let configuration = stand_in.run().join("pgs.toml");
+    std::fs::write(
+        &configuration,
+        "[tenant_defaults]\nconnections_max = 10000\n",
+    )?;
+    let file = configuration.to_string_lossy();
+    let arguments = [&arguments[..], &["--config", &file]].concat();
+    let router = Router::start_with(&stand_in.state(), &stand_in.run(), &arguments)?;
+    let _first = log_in(&stand_in, &router, FIRST)?;
+    let process_id = router.process_id();
+    let before = MemoryUse::now(process_id)?.resident;
+    let begun = Instant::now();
+    let sessions = log_in(&stand_in, &router, count - FIRST)?;
+    let took = begun.elapsed();
+    let listed = process::eventually("all of them are there", LIMIT, || {
+        let status = router.status()?;
+        Ok((status["sessions"] == count).then_some(status))
+    })?;
+    if stage.path() == pgs_tests::router::DataPath::Kernel {
+        ensure!(listed["sessions_kernel"] == count, "{listed}");
+    }
+    let grown = MemoryUse::now(process_id)?.resident.saturating_sub(before);
+    let each = grown / sessions.len() as u64;
+    let rest = length.pick(Duration::from_secs(3), Duration::from_secs(20));
+    let busy = processor_seconds(process_id)?;
+    thread::sleep(rest);
+    let busy = (processor_seconds(process_id)? - busy) / rest.as_secs_f64();
+    say(&format!(
+        "idle sessions, {}: {count} sessions, {each} bytes of resident memory and {:.1} \
+         descriptors each; {:.0} logins/s; {:.2} % of a processor while idle",
+        stage.path(),
+        descriptors(process_id)? as f64 / count as f64,
+        sessions.len() as f64 / took.as_secs_f64(),
+        busy * 100.0,
+    ));
+    ensure!(each <= SESSION_BYTES_MAX, "{each} bytes a session");
+    ensure!(busy <= BUSY_MAX, "{busy} of a processor for nothing");
+    Ok(())
+}
+
+fn log_in(stand_in: &StandIn, router: &Router, count: usize) -> anyhow::Result<Vec<TcpStream>> {
+    // From many addresses, as they would come: there are bounds for each.
+    let sources = (1..=250).cycle().map(|last| Ipv4Addr::new(127, 0, 9, last));
+    let sources = (0..count).zip(sources);
+    let sessions = sources.map(|(number, source)| {
+        let session = stand_in.log_in(router.address(), source);
+        session.with_context(|| format!("session {number}"))
+    });
+    sessions.collect()
+}

@@ -1,0 +1,82 @@
+//! What can go wrong on a session's way, each on both data paths and byte for byte: what
+//! `docs/faults.md` lists and no other scenario holds.
+//!
+//! Most are short here and complete under `cargo xtask soak`; what they measured they print.
+
+mod churn;
+mod connections;
+mod fallback;
+mod idle;
+mod kills;
+mod servers;
+mod small_buffers;
+mod spills;
+mod stalls;
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use pgs_tests::process;
+use pgs_tests::stage::Stage;
+use pgs_tests::tenant::Tenant;
+
+use crate::Named;
+
+pub(crate) const SCENARIOS: &[Named] = &[
+    ("connections_with_hashes", connections::with_hashes),
+    (
+        "a_large_result_stands_still_and_goes_on",
+        stalls::a_large_result,
+    ),
+    ("many_clients_that_stand_still", stalls::many_clients),
+    ("a_copy_into_a_locked_table", stalls::a_copy_that_waits),
+    ("a_thousand_spills_in_one_session", spills::a_thousand),
+    (
+        "a_client_that_reads_when_it_has_written_all",
+        spills::written_before_read,
+    ),
+    ("the_smallest_send_buffers", small_buffers::smallest),
+    ("a_killed_backend_in_a_result", servers::killed_backend),
+    ("a_killed_container_in_a_result", servers::killed_container),
+    ("a_stopped_tenant_in_a_result", servers::stopped_tenant),
+    ("a_full_map_leaves_the_relay", fallback::full_map),
+    ("a_failed_canary_leaves_the_relay", fallback::failed_canary),
+    (
+        "missing_capabilities_leave_what_works",
+        fallback::missing_capabilities,
+    ),
+    (
+        "a_client_that_has_ended_before_the_handover",
+        fallback::ended_client,
+    ),
+    ("churn_leaves_nothing_behind", churn::leaves_nothing),
+    ("routers_killed_again_and_again", kills::again_and_again),
+    ("idle_sessions_cost_little", idle::idle_sessions),
+];
+
+/// Connections of a server beside those of a test.
+const CONNECTIONS_BESIDE: usize = 20;
+
+/// For a server to be back after its restart.
+const RESTART_LIMIT: Duration = Duration::from_secs(60);
+
+/// A tenant whose server takes so many connections. Its role is a superuser.
+fn roomy_tenant<'a>(stage: &'a Stage, id: &str, connections: usize) -> anyhow::Result<Tenant<'a>> {
+    let arguments = ["--enable", "--superuser", "--memory", "8GiB"];
+    let tenant = stage.installation()?.create_tenant_with(id, &arguments)?;
+    let mut wire = stage.log_in(tenant.login())?;
+    let connections = connections + CONNECTIONS_BESIDE;
+    wire.query(&format!("alter system set max_connections = {connections}"))?;
+    drop(wire);
+    stage.router()?.pgs(&["restart", id])?;
+    process::eventually("the tenant is back", RESTART_LIMIT, || {
+        Ok(stage.log_in(tenant.login()).ok())
+    })?;
+    Ok(tenant)
+}
+
+/// Shown whether or not the test passes: what was measured is what a reader wants.
+fn say(line: &str) {
+    // Nothing can be done about a closed standard output.
+    let _ignored = writeln!(std::io::stdout(), "{line}");
+}

@@ -1,0 +1,160 @@
+//! `cargo xtask soak`: the tests that are short elsewhere, in their complete form.
+//!
+//! They are the scenarios of `tests/e2e`, told by one variable to go on for longer. Nothing is
+//! written but the report.
+
+mod bounded;
+mod plan;
+
+use crate::report::{self, Step, heading};
+use crate::setup::{self, Purpose, postgres_image};
+use crate::{process, workspace};
+use anyhow::{Result, bail};
+use bounded::Ended;
+use clap::Args;
+use plan::{PARTS, Part};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Read by `pgs_tests::length`.
+const VARIABLE: &str = "PGS_TEST_SOAK";
+/// What the end-to-end tests read besides.
+const BINARY_VARIABLE: &str = "PGS_BIN";
+
+#[derive(Args)]
+pub(crate) struct SoakArgs {
+    /// Minutes that all of it may take; what could go on for ever shares what the rest leaves
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    minutes: u64,
+    /// Only the part of this name; can be given several times
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Say which parts there are, and run none
+    #[arg(long)]
+    list: bool,
+}
+
+pub(crate) fn run(args: &SoakArgs) -> Result<()> {
+    let parts = chosen(&args.only)?;
+    if args.list {
+        for part in parts {
+            report::line(format_args!("{:<16} {}", part.name, part.what));
+        }
+        return Ok(());
+    }
+    let machine = setup::ensure(Purpose::Test)?;
+    heading("build");
+    build()?;
+    heading(format_args!("soak, for at most {} min", args.minutes));
+    let deadline = Instant::now() + Duration::from_secs(args.minutes * 60);
+    let mut results = Vec::new();
+    for (index, part) in parts.iter().enumerate() {
+        let time = plan::share(
+            deadline.saturating_duration_since(Instant::now()),
+            &parts[index..],
+        );
+        results.push((part, one(part, time, deadline, machine.image.as_deref())?));
+    }
+    sum(&results)
+}
+
+/// Those of these names, or all; what has an end of its own comes first.
+fn chosen(only: &[String]) -> Result<Vec<&'static Part>> {
+    for name in only {
+        if !PARTS.iter().any(|part| part.name == name) {
+            let known: Vec<_> = PARTS.iter().map(|part| part.name).collect();
+            bail!("there is no part `{name}`; there are {}", known.join(", "));
+        }
+    }
+    let wanted = |part: &&Part| only.is_empty() || only.iter().any(|name| name == part.name);
+    Ok(PARTS.iter().filter(wanted).collect())
+}
+
+fn build() -> Result<()> {
+    let step = Step::new("pgs and its tests");
+    for arguments in [
+        &["build", "--package", "pgs-userspace"][..],
+        &[
+            "test",
+            "--package",
+            "pgs-tests",
+            "--test",
+            "e2e",
+            "--no-run",
+        ],
+    ] {
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(workspace::root()).args(arguments);
+        process::visible(&mut cargo)?;
+    }
+    step.done("built");
+    Ok(())
+}
+
+/// What became of a part.
+enum Outcome {
+    Passed(Duration),
+    Failed(Duration),
+    NoTime,
+}
+
+fn one(part: &Part, time: Duration, deadline: Instant, image: Option<&str>) -> Result<Outcome> {
+    let begun = Instant::now();
+    if begun >= deadline {
+        return Ok(Outcome::NoTime);
+    }
+    let step = Step::new(part.name);
+    step.doing(part.what);
+    let mut tests = Command::new("cargo");
+    tests
+        .current_dir(workspace::root())
+        .args(["test", "--quiet", "--package", "pgs-tests", "--test", "e2e"])
+        .args(["--", part.filter])
+        .env(VARIABLE, time.as_secs().to_string())
+        .env(BINARY_VARIABLE, workspace::target().join("debug/pgs"));
+    if let Some(image) = image {
+        tests.env(postgres_image::VARIABLE, image);
+    }
+    let mut ran = 0;
+    let ended = bounded::run(&mut tests, deadline, |line| {
+        ran += plan::passed(line);
+        if plan::is_worth_showing(line) {
+            report::line(format_args!("    {line}"));
+        }
+    })?;
+    match ended {
+        Ended::Succeeded if ran > 0 => {
+            step.done("passed");
+            Ok(Outcome::Passed(begun.elapsed()))
+        }
+        Ended::Succeeded => {
+            step.skipped("nothing was run; see above");
+            Ok(Outcome::Failed(begun.elapsed()))
+        }
+        Ended::Failed => Ok(Outcome::Failed(begun.elapsed())),
+        Ended::Stopped => {
+            step.skipped("stopped: the time is over; what it left the next run removes");
+            Ok(Outcome::Failed(begun.elapsed()))
+        }
+    }
+}
+
+fn sum(results: &[(&&Part, Outcome)]) -> Result<()> {
+    heading("sum");
+    let mut bad = 0;
+    for (part, outcome) in results {
+        let text = match outcome {
+            Outcome::Passed(took) => format!("passed [{}]", report::seconds(*took)),
+            Outcome::Failed(took) => {
+                bad += 1;
+                format!("FAILED [{}]", report::seconds(*took))
+            }
+            Outcome::NoTime => "not run: no time was left".to_owned(),
+        };
+        report::line(format_args!("  {:<16} {text}", part.name));
+    }
+    if bad > 0 {
+        bail!("{bad} of {} parts failed", results.len());
+    }
+    Ok(())
+}
