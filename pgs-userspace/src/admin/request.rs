@@ -21,6 +21,8 @@ pub enum Request {
         /// Whose sessions.
         tenant: String,
     },
+    /// Read the configuration again.
+    Reload,
 }
 
 /// The answer to one [`Request`], one line of JSON.
@@ -39,6 +41,8 @@ pub enum Response {
         /// How many sessions were told to end.
         sessions: usize,
     },
+    /// To [`Request::Reload`].
+    Reloaded(ReloadReport),
     /// The request could not be carried out.
     Failed {
         /// What failed, on what, why.
@@ -62,6 +66,9 @@ pub struct RouterStatus {
     /// The configuration file that it has read.
     #[serde(default)]
     pub configuration_file: Option<String>,
+    /// What was found when the configuration was read last.
+    #[serde(default)]
+    pub configuration: ReloadReport,
     /// What was asked for: `auto`, `kernel` or `relay`.
     pub path_requested: String,
     /// What new sessions get: `kernel` or `relay`.
@@ -95,6 +102,51 @@ pub struct KernelBytesReport {
     pub to_backend: u64,
     /// To clients.
     pub to_client: u64,
+}
+
+/// What was found when the configuration was read last.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// The file that holds.
+    pub file: Option<String>,
+    /// Why what was read then does not hold; what held before does.
+    pub error: Option<String>,
+    /// What that changed.
+    pub changed: Vec<KeyChange>,
+    /// What it says otherwise, and only a restart can change.
+    pub needs_restart: Vec<KeyChange>,
+}
+
+/// A key of the configuration with another value than before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChange {
+    /// Its section.
+    pub section: String,
+    /// Its name.
+    pub name: String,
+    /// What held.
+    pub from: String,
+    /// What is wanted.
+    pub to: String,
+    /// Whether a running router cannot take it over.
+    pub restart: bool,
+}
+
+impl std::fmt::Display for KeyChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = |value: &str| match value {
+            "" => "nothing".to_owned(),
+            value => value.to_owned(),
+        };
+        let Self {
+            section,
+            name,
+            from,
+            to,
+            ..
+        } = self;
+        write!(f, "[{section}] {name}: {} → {}", shown(from), shown(to))
+    }
 }
 
 /// What keeps a router's descriptors when it is killed.

@@ -111,7 +111,7 @@ async fn other(context: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Disable(arguments) => access::disable(context, arguments).await,
         Verb::Set(arguments) => settings::set(context, arguments).await,
         Verb::Show(arguments) => settings::show(context, arguments).await,
-        Verb::Config(arguments) => configuration::run(context, arguments),
+        Verb::Config(arguments) => configuration::run(context, arguments).await,
         Verb::Password(arguments) => password::run(context, arguments).await,
         Verb::Url(arguments) => url::run(context, arguments).await,
         Verb::Logs(arguments) => logs::run(context, arguments).await,

@@ -116,6 +116,13 @@ fn show_router(
         None => "no file (`pgs config show` shows what holds)".to_owned(),
     };
     printer.line(&format!("config    {configuration}"))?;
+    if let Some(error) = &router.configuration.error {
+        let error = error.replace('\n', "\n          ");
+        printer.line(&format!("          not read again: {error}"))?;
+    }
+    for change in &router.configuration.needs_restart {
+        printer.line(&format!("          waits for a restart: {change}"))?;
+    }
     let why = router
         .path_reason
         .as_deref()

@@ -7,4 +7,5 @@ pub mod limits;
 pub mod network;
 pub mod section;
 pub mod sections;
+pub mod source;
 pub mod value;

@@ -58,10 +58,10 @@ impl Section for Serve {
     const NAME: &'static str = "serve";
 
     const KEYS: &'static [Key<Self>] = &[
-        key!(listen: Vec<SocketAddr>, "where to listen"),
-        key!(path: PathRequest, "how sessions' bytes travel: through the kernel where it proves \
+        key!(restart listen: Vec<SocketAddr>, "where to listen"),
+        key!(restart path: PathRequest, "how sessions' bytes travel: through the kernel where it proves \
                                  able to, through it or not at all, or by the relay"),
-        key!(log_format: LogFormat, "how log lines look"),
+        key!(restart log_format: LogFormat, "how log lines look"),
         key!(drain_deadline: Grace, "on SIGTERM, how long sessions may take to end by \
                                         themselves"),
     ];
@@ -142,7 +142,7 @@ impl Section for Limits {
     const KEYS: &'static [Key<Self>] = &[
         key!(sessions_max: usize, "sessions at once, in all; fewer where the limit on open files \
                                    is low"),
-        key!(arrivals_max: usize, "connections at once that have not said yet what they want; \
+        key!(restart arrivals_max: usize, "connections at once that have not said yet what they want; \
                                    further ones wait"),
         key!(address_arrivals_max: Option<u32>, "how many of these one client address may have"),
         key!(arrival_deadline: Duration, "from the connection to the startup packet, a TLS \

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::connection::FrontDoor;
+use super::reload::Reloader;
 use super::sessions::Session;
 use super::survival::Kept;
 use crate::admin::request::CanaryReport;
@@ -39,7 +40,7 @@ pub(super) struct Process {
     pub(super) begun: Instant,
     pub(super) listen: Vec<String>,
     pub(super) kept: Kept,
-    pub(super) configuration_file: Option<String>,
+    pub(super) reloader: Arc<Reloader>,
 }
 
 /// Makes the socket; only root and the router's own user can connect.
@@ -127,11 +128,13 @@ fn answer(door: &FrontDoor, process: &Process, request: Request) -> Response {
             tracing::info!(tenant, sessions, "sessions terminated");
             Response::Terminated { sessions }
         }
+        Request::Reload => Response::Reloaded(process.reloader.reload()),
     }
 }
 
 fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
     let findings = door.data_path.findings();
+    let configuration = process.reloader.last();
     let sessions = door.sessions.list(None);
     let in_kernel = |session: &&Arc<Session>| session.meter.path() == DataPathOfSession::Kernel;
     RouterStatus {
@@ -141,7 +144,8 @@ fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
         listen: process.listen.clone(),
         survival: Some(process.kept.report()),
         privileges: Held::by_this_process().ok(),
-        configuration_file: process.configuration_file.clone(),
+        configuration_file: configuration.file.clone(),
+        configuration,
         path_requested: findings.requested.name().into(),
         path: if findings.kernel { "kernel" } else { "relay" }.into(),
         path_reason: findings.reason.clone(),

@@ -9,11 +9,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::RwLock;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::backend;
@@ -43,9 +45,36 @@ pub(super) struct Issuer {
 pub(super) struct CancelTable {
     shards: Vec<Mutex<HashMap<Issued, Vec<Issuer>>>>,
     hasher: RandomState,
-    in_flight: Arc<Semaphore>,
+    in_flight: AtomicUsize,
+    bounds: RwLock<Bounds>,
+}
+
+/// What delivering is bounded by.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    in_flight_max: usize,
     connect_deadline: Duration,
     deadline: Duration,
+}
+
+impl Bounds {
+    fn of(limits: &Limits) -> Self {
+        Self {
+            in_flight_max: limits.cancels_in_flight_max,
+            connect_deadline: limits.backend_connect_deadline,
+            deadline: limits.cancel_deadline,
+        }
+    }
+}
+
+/// A place among the requests under way, given back when this is dropped.
+#[derive(Debug)]
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl CancelTable {
@@ -55,10 +84,26 @@ impl CancelTable {
                 .take(SHARDS)
                 .collect(),
             hasher: RandomState::new(),
-            in_flight: Arc::new(Semaphore::new(limits.cancels_in_flight_max)),
-            connect_deadline: limits.backend_connect_deadline,
-            deadline: limits.cancel_deadline,
+            in_flight: AtomicUsize::new(0),
+            bounds: RwLock::new(Bounds::of(limits)),
         }
+    }
+
+    /// What holds from now on.
+    pub(super) fn set_limits(&self, limits: &Limits) {
+        *self.bounds.write().unwrap_or_else(PoisonError::into_inner) = Bounds::of(limits);
+    }
+
+    fn bounds(&self) -> Bounds {
+        *self.bounds.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one more, if there is one.
+    fn begin(&self, max: usize) -> Option<InFlight<'_>> {
+        let before = self.in_flight.fetch_add(1, Relaxed);
+        // Given back at once where it is one too many.
+        let place = InFlight(&self.in_flight);
+        (before < max).then_some(place)
     }
 }
 
@@ -116,7 +161,8 @@ impl CancelTable {
         counters: &Counters,
         may: impl FnOnce(&TenantId) -> bool,
     ) {
-        let Ok(_permit) = self.in_flight.try_acquire() else {
+        let bounds = self.bounds();
+        let Some(_place) = self.begin(bounds.in_flight_max) else {
             Counters::add(&counters.cancels_dropped);
             tracing::warn!("a cancel request was dropped: as many are under way as may be");
             return;
@@ -134,22 +180,23 @@ impl CancelTable {
             tracing::info!(tenant = %issuer.tenant, "a cancel request from an address not allowed");
             return;
         }
-        match timeout(self.deadline, self.send(request, &issuer.socket_directory)).await {
+        let sent = send(request, &issuer.socket_directory, bounds.connect_deadline);
+        match timeout(bounds.deadline, sent).await {
             Ok(Ok(())) => Counters::add(&counters.cancels_routed),
             Ok(Err(error)) => tracing::warn!(%error, "a cancel request was not delivered"),
             Err(_) => tracing::warn!("a cancel request was not delivered in time"),
         }
     }
+}
 
-    /// Ends when the server has acted on the request, which is when it closes: the client takes our
-    /// closing as the sign that it may go on.
-    async fn send(&self, request: &CancelRequest, directory: &Path) -> io::Result<()> {
-        let mut server = backend::connect(directory, self.connect_deadline).await?;
-        server.write_all(&request.encode()).await?;
-        let mut nothing = [0; 64];
-        while server.read(&mut nothing).await? > 0 {}
-        Ok(())
-    }
+/// Ends when the server has acted on the request, which is when it closes: the client takes our
+/// closing as the sign that it may go on.
+async fn send(request: &CancelRequest, directory: &Path, within: Duration) -> io::Result<()> {
+    let mut server = backend::connect(directory, within).await?;
+    server.write_all(&request.encode()).await?;
+    let mut nothing = [0; 64];
+    while server.read(&mut nothing).await? > 0 {}
+    Ok(())
 }
 
 impl Registered {

@@ -24,10 +24,11 @@ use super::cancel::Issuer;
 use super::client::ClientStream;
 use super::client::finish;
 use super::counters::Counters;
-use super::encryption::Encryption;
 use super::entrance::Places;
 use super::entrance::farewell;
 use super::lease::SessionLease;
+use super::live::Live;
+use super::live::Rules;
 use super::login::Login;
 use super::login::LoginEnd;
 use super::namespace::Namespaces;
@@ -40,7 +41,6 @@ use super::sessions::Identity;
 use super::sessions::Sessions;
 use super::tls_policy;
 use super::tls_policy::Shown;
-use crate::config::configuration::Configuration;
 use crate::config::limits::CLOSE_LINGER;
 use crate::config::limits::NO_ACCESS_ANSWER_DELAY;
 use crate::datapath::DataPath;
@@ -57,14 +57,13 @@ const INTERNAL_ROLE: &[u8] = b"postgres";
 /// What every connection uses.
 #[derive(Debug)]
 pub(super) struct FrontDoor {
-    pub(super) configuration: Configuration,
+    pub(super) live: Live,
     pub(super) routes: RouteTable,
     pub(super) sessions: Arc<Sessions>,
     pub(super) cancels: Arc<CancelTable>,
     pub(super) admission: Arc<Admission>,
     /// Refused clients that may take their time to read why.
     pub(super) farewells: Semaphore,
-    pub(super) encryption: Encryption,
     pub(super) authorities: ClientAuthorities,
     pub(super) namespaces: Namespaces,
     pub(super) counters: Counters,
@@ -80,9 +79,10 @@ pub(super) async fn serve(
     permit: OwnedSemaphorePermit,
 ) {
     let accepted = Instant::now();
-    let deadline = accepted + door.configuration.limits.arrival_deadline;
+    let rules = door.live.rules();
+    let deadline = accepted + rules.configuration.limits.arrival_deadline;
     Counters::add(&door.counters.accepted);
-    let trusted = &door.configuration.proxy_protocol.trusted;
+    let trusted = &rules.configuration.proxy_protocol.trusted;
     let found = timeout_at(deadline, origin::find(&mut client, address, trusted)).await;
     let (address, front) = match found {
         Ok(Ok(Origin::Client(address, front))) => (address, Ok(front)),
@@ -98,13 +98,14 @@ pub(super) async fn serve(
     };
     let arrival = Arrival {
         door: &door,
+        rules: Arc::clone(&rules),
         address,
         accepted,
         places,
         refusal: None,
     };
     let opening = match front {
-        Ok(front) => timeout_at(deadline, negotiate(&mut client, &door, front)).await,
+        Ok(front) => timeout_at(deadline, negotiate(&mut client, &door, &rules, front)).await,
         Err(end) => return arrival.serve(client, end).await,
     };
     match opening {
@@ -124,6 +125,8 @@ pub(super) fn late() -> Negotiated {
 /// A connection that has not said yet what it wants.
 pub(super) struct Arrival<'a> {
     pub(super) door: &'a FrontDoor,
+    /// What held when it came: all of it goes together.
+    pub(super) rules: Arc<Rules>,
     pub(super) address: SocketAddr,
     accepted: Instant,
     places: Places,
@@ -134,12 +137,13 @@ pub(super) struct Arrival<'a> {
 impl Arrival<'_> {
     /// When it must have said what it wants.
     pub(super) fn deadline(&self) -> Instant {
-        self.accepted + self.door.configuration.limits.arrival_deadline
+        self.accepted + self.rules.configuration.limits.arrival_deadline
     }
 
     pub(super) async fn serve(self, mut client: impl ClientStream, negotiated: Negotiated) {
         let Self {
             door,
+            rules,
             address,
             accepted,
             places,
@@ -153,6 +157,7 @@ impl Arrival<'_> {
             Negotiated::Session(message, rest) => {
                 let ended = Connection {
                     door,
+                    rules,
                     client,
                     address,
                     accepted,
@@ -186,6 +191,7 @@ impl Arrival<'_> {
 /// A client that has sent its startup packet.
 struct Connection<'a, C> {
     door: &'a FrontDoor,
+    rules: Arc<Rules>,
     client: C,
     address: SocketAddr,
     accepted: Instant,
@@ -227,7 +233,7 @@ impl<C: ClientStream> Connection<'_, C> {
         if door.is_draining() {
             return Err(Refusal::Draining);
         }
-        if door.encryption.required && !C::ENCRYPTED {
+        if self.rules.encryption.required && !C::ENCRYPTED {
             return Err(Refusal::TlsRequired);
         }
         if message.user() == INTERNAL_ROLE {
@@ -268,7 +274,7 @@ impl<C: ClientStream> Connection<'_, C> {
         user: &str,
         database: &str,
     ) -> Result<Option<Route>, RegistryError> {
-        let (routes, encryption) = (&self.door.routes, &self.door.encryption);
+        let (routes, encryption) = (&self.door.routes, &self.rules.encryption);
         let name = self.client.server_name();
         if let Some(label) = name.and_then(|name| encryption.tenant_label(name)) {
             return routes.find(label, label);
@@ -292,12 +298,13 @@ impl<C: ClientStream> Connection<'_, C> {
     ) -> Result<(), (C, Refusal)> {
         let Self {
             door,
+            rules,
             mut client,
             address,
             accepted,
         } = self;
         let deadline = accepted + route.settings.login_deadline;
-        let within = door.configuration.limits.backend_connect_deadline;
+        let within = rules.configuration.limits.backend_connect_deadline;
         let packet = match origin::startup_packet(route, message, address) {
             Ok(packet) => packet,
             Err(refusal) => return Err((client, refusal)),

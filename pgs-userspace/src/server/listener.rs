@@ -57,7 +57,7 @@ pub(super) async fn accept(
                 continue;
             }
         };
-        if let Err(error) = prepare(&client, &door.configuration.limits) {
+        if let Err(error) = prepare(&client, &door.live.rules().configuration.limits) {
             // The client has gone already: the next step would find out the same.
             tracing::debug!(%address, %error, "a socket option was refused");
         }

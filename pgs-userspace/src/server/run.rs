@@ -33,10 +33,13 @@ use super::encryption::Encryption;
 use super::idle;
 use super::keeping::TABLE;
 use super::listener;
+use super::live::Live;
+use super::live::Rules;
 use super::namespace::Namespaces;
 use super::notify;
 use super::outliving::KernelSessions;
 use super::outliving::Left;
+use super::reload::Reloader;
 use super::sessions::Sessions;
 use super::survival::KeptListeners;
 use super::survival::Survival;
@@ -46,6 +49,7 @@ use crate::config::limits::DRAIN_CHECK_INTERVAL;
 use crate::config::limits::FAREWELLS_MAX;
 use crate::config::limits::SECURE_RELAY_END_DEADLINE;
 use crate::config::sections::Limits;
+use crate::config::source::Source;
 use crate::datapath::DataPath;
 use crate::datapath::DataPathError;
 use crate::datapath::Prepared;
@@ -65,19 +69,14 @@ pub struct Settings {
     pub directories: Directories,
     /// What the operator has decided.
     pub configuration: Configuration,
+    /// Where that can be read again.
+    pub source: Source,
     /// The file that part of it comes from.
     pub configuration_file: Option<PathBuf>,
     /// Whether a router that is running is taken over.
     pub take_over: bool,
     /// Whether descriptors are kept outside this process.
     pub keeper: bool,
-}
-
-impl Settings {
-    fn configuration_file_name(&self) -> Option<String> {
-        let file = self.configuration_file.as_ref()?;
-        Some(file.display().to_string())
-    }
 }
 
 /// Why the router does not run.
@@ -150,6 +149,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let sessions_max = budget.sessions;
     // A signal that comes while the parts are being built must not be lost.
     let mut stop = StopSignals::listen()?;
+    let hangup = listen(SignalKind::hangup())?;
     Survival::may_begin(&settings)?;
     // What can fail is built first: a router that lets go for this one must not do so for nothing.
     let routes = RouteTable::open(&settings.directories, configuration.tenant_defaults.clone())?;
@@ -168,12 +168,14 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     privileges::relinquish()?;
     let door = Arc::new(FrontDoor {
         routes,
-        configuration: configuration.clone(),
+        live: Live::new(Rules {
+            configuration: configuration.clone(),
+            encryption,
+        }),
         sessions: Arc::new(Sessions::new(sessions_max)),
         cancels: Arc::new(CancelTable::new(limits)),
         admission: Arc::new(Admission::new(limits)),
         farewells: Semaphore::new(FAREWELLS_MAX),
-        encryption,
         authorities: ClientAuthorities::default(),
         namespaces: Namespaces::default(),
         counters: Counters::default(),
@@ -186,19 +188,22 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         directories: settings.directories.clone(),
     };
     outliving.begin(held, left.table);
+    let (source, file) = (settings.source.clone(), settings.configuration_file.clone());
+    let reloader = Arc::new(Reloader::new(Arc::clone(&door), source, file));
     let process = Arc::new(Process {
         begun,
         listen: addresses(&listeners),
         kept: survival.kept.clone(),
-        configuration_file: settings.configuration_file_name(),
+        reloader: Arc::clone(&reloader),
     });
     announce(&door, sessions_max, &process);
     let mut tasks = JoinSet::new();
     tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
     tasks.spawn(idle::watch(Arc::clone(&door)));
+    tasks.spawn(reloader.at_signals(hangup));
     let accepting = Accepting::start(&door, listeners, budget.arrivals);
     let ending = serve(accepting, &mut stop, &mut survival, &outliving).await;
-    let drain_deadline = configuration.serve.drain_deadline.0;
+    let drain_deadline = door.live.rules().configuration.serve.drain_deadline.0;
     if ending == Ending::HandedOver {
         // The sockets under these names are the other router's now.
         tasks.shutdown().await;
@@ -252,7 +257,7 @@ fn announce(door: &FrontDoor, sessions_max: usize, process: &Process) {
         reason = findings.reason.as_deref(),
         sessions_max,
         uid = nix::unistd::geteuid().as_raw(),
-        configuration = process.configuration_file.as_deref(),
+        configuration = process.reloader.last().file,
         "serving"
     );
     notify::ready(&format!("path {path}"));
@@ -302,11 +307,15 @@ fn encryption(settings: &Settings, routes: &RouteTable) -> Result<Encryption, Se
     let directory = settings.directories.certificates();
     let certificates = CertificateStore::open(directory.clone());
     let tls = &settings.configuration.tls;
-    let elsewhere = !tls.domains.0.is_empty() && routes.tls_wishes()?.passthrough;
-    if tls.required && certificates.is_empty() && !elsewhere {
+    let encryption = Encryption::new(certificates, tls)?;
+    if tls.required && !encryption.offers_anything(routes.tls_wishes()?.passthrough) {
         return Err(ServeError::NoCertificate(directory));
     }
-    Ok(Encryption::new(certificates, tls)?)
+    Ok(encryption)
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, ServeError> {
+    signal(kind).map_err(system("sigaction", Path::new("signals")))
 }
 
 /// SIGTERM and SIGINT.
@@ -317,7 +326,6 @@ struct StopSignals {
 
 impl StopSignals {
     fn listen() -> Result<Self, ServeError> {
-        let listen = |kind| signal(kind).map_err(system("sigaction", &PathBuf::from("signals")));
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
@@ -358,7 +366,7 @@ fn bind_all(
 }
 
 /// What of the configured bounds the limit on open files has room for.
-fn budget(limits: &Limits) -> Budget {
+pub(super) fn budget(limits: &Limits) -> Budget {
     let (sessions_max, arrivals_max) = (limits.sessions_max, limits.arrivals_max);
     let descriptors = raise_descriptor_limit(Budget::descriptors(sessions_max, arrivals_max));
     let budget = Budget::within(descriptors, sessions_max, arrivals_max);

@@ -1,6 +1,7 @@
 //! A connection that asked for TLS: who ends it, and the handshake.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::BytesMut;
@@ -17,6 +18,7 @@ use super::counters::Counters;
 use super::encryption::ClientCertificateRequest;
 use super::entrance::is_allowed;
 use super::lease::SessionLease;
+use super::live::Rules;
 use super::negotiation::TlsRequest;
 use super::negotiation::negotiate_encrypted;
 use super::passthrough;
@@ -76,7 +78,8 @@ impl Arrival<'_> {
     ) {
         let (door, address, deadline) = (self.door, self.address, self.deadline());
         self.refusal = refusal;
-        let handshake = door
+        let rules = Arc::clone(&self.rules);
+        let handshake = rules
             .encryption
             .accept(client, request, front, self.certificates());
         let mut client = match timeout_at(deadline, handshake).await {
@@ -116,7 +119,7 @@ impl Arrival<'_> {
     /// none, to one that does not let this client in, or to one that has no TLS of its own, the
     /// same is done after the same time.
     async fn tls_end(&self, name: Option<&str>, request: TlsRequest) -> TlsEnd {
-        let label = name.and_then(|name| self.door.encryption.tenant_label(name));
+        let label = name.and_then(|name| self.rules.encryption.tenant_label(name));
         let Some(label) = label else {
             return TlsEnd::Here(None);
         };
@@ -173,7 +176,7 @@ impl Arrival<'_> {
         };
         let lease = door.sessions.begin(identity, settings)?;
         let directory = &route.socket_directory;
-        let within = door.configuration.limits.backend_connect_deadline;
+        let within = self.rules.configuration.limits.backend_connect_deadline;
         let server = passthrough::connect(&door.namespaces, directory, request, within).await;
         let server = server.map_err(|error| {
             let tenant = &route.tenant;
@@ -200,9 +203,9 @@ impl Arrival<'_> {
 
 impl FrontDoor {
     /// Whether a client that asks for TLS gets it: from here, or from a tenant's own server.
-    pub(super) async fn offers_tls(&self) -> bool {
-        self.encryption.has_certificate().await
-            || self.encryption.has_domains() && self.tls_wishes().passthrough
+    pub(super) async fn offers_tls(&self, rules: &Rules) -> bool {
+        rules.encryption.has_certificate().await
+            || rules.encryption.has_domains() && self.tls_wishes().passthrough
     }
 
     /// What tenants want of TLS.

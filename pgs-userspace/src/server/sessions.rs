@@ -39,7 +39,7 @@ pub(super) struct Sessions {
     pub(super) keeping: Keeping,
     /// Of these, those whose idleness is bounded.
     bounded_by_idleness: AtomicUsize,
-    max: usize,
+    max: AtomicUsize,
 }
 
 /// One live session.
@@ -118,8 +118,13 @@ impl Sessions {
             live: AtomicUsize::new(0),
             keeping: Keeping::default(),
             bounded_by_idleness: AtomicUsize::new(0),
-            max,
+            max: AtomicUsize::new(max),
         }
+    }
+
+    /// How many there may be from now on. Should there be more, none is ended.
+    pub(super) fn set_max(&self, max: usize) {
+        self.max.store(max, Relaxed);
     }
 
     /// How many there are.
@@ -140,7 +145,7 @@ impl Sessions {
             database,
             client,
         } = identity;
-        if self.live.fetch_add(1, Relaxed) >= self.max {
+        if self.live.fetch_add(1, Relaxed) >= self.max.load(Relaxed) {
             self.live.fetch_sub(1, Relaxed);
             return Err(Refusal::TooManyConnections);
         }

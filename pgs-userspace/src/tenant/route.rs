@@ -3,8 +3,10 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::RwLock;
 
 use rusqlite::Connection;
 use rusqlite::OptionalExtension;
@@ -44,7 +46,7 @@ pub struct Route {
 pub struct RouteTable {
     pub(super) registry: PathBuf,
     directories: Directories,
-    pub(super) defaults: TenantSettings,
+    defaults: RwLock<Arc<TenantSettings>>,
     pub(super) wishes: Remembered,
     idle: Mutex<Vec<Reader>>,
 }
@@ -76,12 +78,25 @@ impl RouteTable {
         let table = Self {
             registry: directories.registry(),
             directories: directories.clone(),
-            defaults,
+            defaults: RwLock::new(Arc::new(defaults)),
             wishes: Remembered::default(),
             idle: Mutex::new(Vec::new()),
         };
         table.put_back(table.open_reader()?);
         Ok(table)
+    }
+
+    /// What holds from now on for a tenant of which nothing else was said.
+    pub fn set_defaults(&self, defaults: TenantSettings) {
+        *self
+            .defaults
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(defaults);
+        self.wishes.forget();
+    }
+
+    pub(super) fn defaults(&self) -> Arc<TenantSettings> {
+        Arc::clone(&self.defaults.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The tenant called like the user, else the tenant called like the database. A tenant that is
@@ -117,7 +132,7 @@ impl RouteTable {
         let pairs = stored
             .iter()
             .map(|(name, text)| (name.as_str(), text.as_str()));
-        resolve(&self.defaults, pairs).map_err(|source| RegistryError::Setting {
+        resolve(&self.defaults(), pairs).map_err(|source| RegistryError::Setting {
             path: self.registry.clone(),
             tenant: tenant.to_string(),
             source,
@@ -136,7 +151,7 @@ impl RouteTable {
             return Ok(None);
         };
         let settings = match access {
-            Access::Disabled => self.defaults.clone(),
+            Access::Disabled => TenantSettings::clone(&self.defaults()),
             Access::Enabled => self.settings_of(reader, &tenant)?,
         };
         let socket_directory = self.directories.socket_directory(&tenant);
