@@ -81,6 +81,9 @@ pub struct RouterStatus {
     /// What the eBPF program has counted for each tenant, ended sessions included.
     #[serde(default)]
     pub kernel_bytes: std::collections::BTreeMap<String, KernelBytesReport>,
+    /// What happened at each tenant that a client has reached.
+    #[serde(default)]
+    pub tenants: std::collections::BTreeMap<String, TenantReport>,
     /// What each start-up canary found.
     pub canaries: Vec<CanaryReport>,
     /// Live sessions.
@@ -93,6 +96,30 @@ pub struct RouterStatus {
     /// Counters since the start, by name: `connections_accepted`, `connections_refused_<sqlstate>`,
     /// `cancels_routed`, `cancels_dropped`, `probes_silent`, …
     pub counters: std::collections::BTreeMap<String, u64>,
+}
+
+/// What happened at one tenant since the start, and what is live.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TenantReport {
+    /// Live sessions, logins under way included, by how their bytes travel: `startup`, `kernel`,
+    /// `relay`, `tls`, `passthrough`.
+    pub sessions: std::collections::BTreeMap<String, u64>,
+    /// Sessions that began.
+    pub sessions_begun: u64,
+    /// Logins that the tenant's own server refused.
+    pub logins_failed: u64,
+    /// Requests to cancel that were delivered.
+    pub cancels_routed: u64,
+    /// What the router itself refused, by short name.
+    pub refusals: std::collections::BTreeMap<String, u64>,
+    /// Bytes from clients that the router moved.
+    pub router_to_backend: u64,
+    /// Bytes to clients that the router moved.
+    pub router_to_client: u64,
+    /// Bytes from clients that went through the kernel alone.
+    pub kernel_to_backend: u64,
+    /// Bytes to clients that went through the kernel alone.
+    pub kernel_to_client: u64,
 }
 
 /// Bytes that went through the kernel alone.

@@ -66,7 +66,7 @@ pub(super) async fn run(context: &Context, arguments: StatusArguments) -> Result
 }
 
 /// The router's own account; none where it does not run.
-async fn router(context: &Context) -> Result<Option<RouterStatus>, Error> {
+pub(super) async fn router(context: &Context) -> Result<Option<RouterStatus>, Error> {
     match client::ask(&context.directories.admin_socket(), &Request::Status).await {
         Ok(Response::Status(status)) => Ok(Some(*status)),
         Ok(_) | Err(AdminError::NotRunning { .. }) => Ok(None),

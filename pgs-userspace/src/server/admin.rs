@@ -26,6 +26,7 @@ use crate::admin::request::Request;
 use crate::admin::request::Response;
 use crate::admin::request::RouterStatus;
 use crate::admin::request::SessionReport;
+use crate::admin::request::TenantReport;
 use crate::config::limits::ACCEPT_RETRY_INTERVAL;
 use crate::config::limits::ADMIN_CONNECTIONS_MAX;
 use crate::config::limits::ADMIN_DEADLINE;
@@ -156,6 +157,7 @@ fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
             .into_iter()
             .map(|(tenant, bytes)| (tenant, kernel_bytes(bytes)))
             .collect(),
+        tenants: tenants(door),
         canaries: findings
             .canaries
             .iter()
@@ -176,6 +178,17 @@ fn kernel_bytes(bytes: KernelBytes) -> KernelBytesReport {
         to_backend: bytes.to_backend,
         to_client: bytes.to_client,
     }
+}
+
+/// What happened at each tenant, by whatever path.
+fn tenants(door: &FrontDoor) -> BTreeMap<String, TenantReport> {
+    let mut reports = door.sessions.of_tenants();
+    for (tenant, bytes) in door.data_path.account_bytes() {
+        let report = reports.entry(tenant).or_default();
+        report.kernel_to_backend = bytes.to_backend;
+        report.kernel_to_client = bytes.to_client;
+    }
+    reports
 }
 
 /// What happened, by name.

@@ -1,5 +1,6 @@
 //! The live sessions: how many there may be, and what is known of each.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::hash::RandomState;
@@ -18,6 +19,9 @@ use tokio::sync::Notify;
 
 use super::keeping::Keeping;
 use super::lease::SessionLease;
+use super::tenants::Happened;
+use super::tenants::Tenants;
+use crate::admin::request::TenantReport;
 use crate::datapath::DataPath;
 use crate::datapath::handover::CloseReason;
 use crate::datapath::meter::Meter;
@@ -37,6 +41,9 @@ pub(super) struct Sessions {
     next_id: AtomicU64,
     live: AtomicUsize,
     pub(super) keeping: Keeping,
+    pub(super) tenants: Tenants,
+    /// Held while a session's bytes become those of its tenant: they are counted once at any time.
+    ending: Mutex<()>,
     /// Of these, those whose idleness is bounded.
     bounded_by_idleness: AtomicUsize,
     max: AtomicUsize,
@@ -53,6 +60,8 @@ pub(super) struct Session {
     pub(super) database: Option<String>,
     pub(super) client: SocketAddr,
     pub(super) meter: Arc<Meter>,
+    /// What its tenant is told to have had.
+    pub(super) happened: Arc<Happened>,
     /// As announced in BackendKeyData; zero before.
     pub(super) backend_pid: AtomicU64,
     /// Where the tenant bounds how long it may be idle.
@@ -117,6 +126,8 @@ impl Sessions {
             next_id: AtomicU64::new(1),
             live: AtomicUsize::new(0),
             keeping: Keeping::default(),
+            tenants: Tenants::default(),
+            ending: Mutex::default(),
             bounded_by_idleness: AtomicUsize::new(0),
             max: AtomicUsize::new(max),
         }
@@ -197,6 +208,7 @@ impl Sessions {
     ) -> SessionLease {
         let session = Arc::new(Session {
             id,
+            happened: self.tenants.of(&identity.tenant),
             tenant: identity.tenant,
             user: identity.user,
             database: identity.database,
@@ -216,7 +228,11 @@ impl Sessions {
 
     /// The session is over: its place is another's.
     pub(super) fn forget(&self, session: &Session) {
-        self.id_shard(session.id).remove(&session.id);
+        {
+            let _counted_once = lock(&self.ending);
+            self.id_shard(session.id).remove(&session.id);
+            session.happened.ended(&session.meter);
+        }
         let mut counts = self.tenant_shard(&session.tenant);
         if let Some(count) = counts.get_mut(&session.tenant) {
             *count -= 1;
@@ -242,6 +258,20 @@ impl Sessions {
             .collect();
         sessions.sort_unstable_by_key(|session| session.id);
         sessions
+    }
+
+    /// What happened at each tenant, and what is live there.
+    pub(super) fn of_tenants(&self) -> BTreeMap<String, TenantReport> {
+        let _counted_once = lock(&self.ending);
+        let mut reports = self.tenants.report();
+        for session in self.list(None) {
+            let report = reports.entry(session.tenant.to_string()).or_default();
+            let path = session.path_name().to_owned();
+            *report.sessions.entry(path).or_default() += 1;
+            report.router_to_backend += session.meter.relayed_to_backend();
+            report.router_to_client += session.meter.relayed_to_client();
+        }
+        reports
     }
 
     /// Ends every session of a tenant, wherever it is; how many were told.
