@@ -16,11 +16,15 @@ use crate::config::limits::DRAIN_CHECK_INTERVAL;
 use crate::config::limits::TAKEOVER_LOGINS_DEADLINE;
 use crate::datapath::meter::Path;
 use crate::keeper::store::Event;
+use crate::tenant::id::TenantId;
+
+/// One listener, and for whom it is above all.
+type Listener = (Arc<TcpListener>, Option<TenantId>);
 
 /// The listeners, and the tasks that take connections off them.
 pub(super) struct Accepting {
     door: Arc<FrontDoor>,
-    listeners: Vec<Arc<TcpListener>>,
+    listeners: Vec<Listener>,
     arrivals: Arc<Semaphore>,
     arrivals_max: usize,
     tasks: JoinSet<()>,
@@ -30,7 +34,7 @@ impl Accepting {
     /// Begins.
     pub(super) fn start(
         door: &Arc<FrontDoor>,
-        listeners: Vec<Arc<TcpListener>>,
+        listeners: Vec<Listener>,
         arrivals_max: usize,
     ) -> Self {
         let mut accepting = Self {
@@ -50,10 +54,11 @@ impl Accepting {
     }
 
     fn go_on(&mut self) {
-        for listener in &self.listeners {
+        for (listener, pinned) in &self.listeners {
             self.tasks.spawn(listener::accept(
                 Arc::clone(&self.door),
                 Arc::clone(listener),
+                pinned.clone(),
                 Arc::clone(&self.arrivals),
             ));
         }
@@ -77,13 +82,7 @@ impl Accepting {
             };
             tracing::info!(process_id, "another router takes over: no more connections");
             self.stop().await;
-            if timeout(TAKEOVER_LOGINS_DEADLINE, self.settled())
-                .await
-                .is_err()
-            {
-                tracing::info!("some logins are not over yet: these stay with this router");
-            }
-            outliving.release();
+            self.let_go(outliving).await;
             match survival.hand_over().await {
                 Ok(()) => {
                     let sessions = self.door.sessions.live();
@@ -97,6 +96,18 @@ impl Accepting {
                 }
             }
         }
+    }
+
+    /// Sessions that go on by themselves are no more this router's. Logins under way come first;
+    /// no connection is accepted meanwhile.
+    pub(super) async fn let_go(&self, outliving: &impl Outliving) {
+        if timeout(TAKEOVER_LOGINS_DEADLINE, self.settled())
+            .await
+            .is_err()
+        {
+            tracing::info!("some logins are not over yet: these stay with this router");
+        }
+        outliving.release();
     }
 
     /// Waits until nobody is logging in.

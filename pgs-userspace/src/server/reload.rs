@@ -10,10 +10,10 @@ use std::sync::PoisonError;
 
 use tokio::signal::unix::Signal;
 
+use super::budget::budget;
 use super::connection::FrontDoor;
 use super::encryption::Encryption;
 use super::live::Rules;
-use super::run::budget;
 use crate::admin::request::KeyChange;
 use crate::admin::request::ReloadReport;
 use crate::config::configuration::Configuration;
@@ -33,6 +33,13 @@ pub(super) struct Reloader {
 struct Last {
     file: Option<PathBuf>,
     report: ReloadReport,
+}
+
+/// What was read, and what that changes.
+struct TakenOver {
+    file: Option<PathBuf>,
+    changed: Vec<KeyChange>,
+    needs_restart: Vec<KeyChange>,
 }
 
 /// Why what was read does not hold.
@@ -79,12 +86,16 @@ impl Reloader {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let taken_over = self.take_over(last.file.is_some());
         last.report = match taken_over {
-            Ok((file, changed, needs_restart)) => {
+            Ok(TakenOver {
+                file,
+                changed,
+                needs_restart,
+            }) => {
                 last.file = file;
-                let restart = listed(&needs_restart);
                 tracing::info!(changed = listed(&changed), "configuration read again");
                 if !needs_restart.is_empty() {
-                    tracing::warn!(keys = restart, "these count once the router is started anew");
+                    let keys = listed(&needs_restart);
+                    tracing::warn!(keys, "these count once the router is started anew");
                 }
                 ReloadReport {
                     file: name(last.file.as_ref()),
@@ -105,11 +116,7 @@ impl Reloader {
         last.report.clone()
     }
 
-    #[allow(clippy::type_complexity)]
-    fn take_over(
-        &self,
-        had_file: bool,
-    ) -> Result<(Option<PathBuf>, Vec<KeyChange>, Vec<KeyChange>), ReloadError> {
+    fn take_over(&self, had_file: bool) -> Result<TakenOver, ReloadError> {
         let (file, mut configuration) = self.source.read_again(had_file)?;
         let before = self.door.live.rules();
         let needs_restart = hold_back(&before.configuration, &mut configuration);
@@ -121,7 +128,11 @@ impl Reloader {
             configuration,
             encryption,
         });
-        Ok((file, changed, needs_restart))
+        Ok(TakenOver {
+            file,
+            changed,
+            needs_restart,
+        })
     }
 
     fn encryption(
