@@ -16,6 +16,7 @@ mod report;
 mod setup;
 mod test;
 mod tidy;
+mod unit;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -51,6 +52,8 @@ enum Task {
     Test,
     /// Check the rules that clippy does not know
     Tidy,
+    /// Run the unit of `packaging/` under a systemd that is booted for it
+    Unit(unit::UnitArgs),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Test => test::run(),
         Task::Tidy => tidy::run(),
+        Task::Unit(args) => unit::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
