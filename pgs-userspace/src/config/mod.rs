@@ -4,6 +4,7 @@ pub mod configuration;
 pub mod directories;
 pub mod file;
 pub mod limits;
+pub mod listen;
 pub mod network;
 pub mod section;
 pub mod sections;

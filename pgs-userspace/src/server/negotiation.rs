@@ -69,7 +69,7 @@ pub(super) enum Opening {
 pub(super) async fn negotiate(
     client: &mut TcpStream,
     door: &FrontDoor,
-    rules: &Rules,
+    (rules, pinned): (&Rules, bool),
     front: BytesMut,
 ) -> io::Result<Opening> {
     let mut exchange = Exchange {
@@ -82,10 +82,12 @@ pub(super) async fn negotiate(
             Next::End(negotiated) => return Ok(Opening::Settled(negotiated)),
         };
         match packet {
-            FirstPacket::DirectTls if exchange.is_first() && door.offers_tls(rules).await => {
+            FirstPacket::DirectTls
+                if exchange.is_first() && door.offers_tls(rules, pinned).await =>
+            {
                 return Ok(Opening::Encrypt(TlsRequest::Direct, exchange.buffer));
             }
-            FirstPacket::Ssl if !exchange.asked_ssl && door.offers_tls(rules).await => {
+            FirstPacket::Ssl if !exchange.asked_ssl && door.offers_tls(rules, pinned).await => {
                 if exchange
                     .buffer
                     .first()

@@ -29,6 +29,7 @@ use crate::config::limits::CLIENT_HELLO_BYTES_MAX;
 use crate::config::limits::CLIENT_HELLO_READ_BYTES;
 use crate::config::limits::SERVER_NAME_ANSWER_DELAY;
 use crate::protocol::refusal::Refusal;
+use crate::tenant::id::TenantId;
 use crate::tenant::route::Access;
 use crate::tenant::route::Route;
 use crate::tenant::settings::TlsPolicy;
@@ -115,12 +116,13 @@ impl Arrival<'_> {
         }
     }
 
-    /// Only a server name can lead to a tenant before anything is decrypted. Where it leads to
-    /// none, to one that does not let this client in, or to one that has no TLS of its own, the
-    /// same is done after the same time.
+    /// Only a server name, or the listener, can lead to a tenant before anything is decrypted.
+    /// Where it leads to none, to one that does not let this client in, or to one that has no TLS
+    /// of its own, the same is done after the same time.
     async fn tls_end(&self, name: Option<&str>, request: TlsRequest) -> TlsEnd {
         let label = name.and_then(|name| self.rules.encryption.tenant_label(name));
-        let Some(label) = label else {
+        // What comes encrypted to a listener for one tenant can name no other to begin with.
+        let Some(label) = label.or(self.pinned.as_ref().map(TenantId::as_str)) else {
             return TlsEnd::Here(None);
         };
         // What is remembered of all tenants may be a moment old; what one of them wants must not.
@@ -147,6 +149,7 @@ impl Arrival<'_> {
         match self.connect_through(&route, request).await {
             Ok((server, lease)) => TlsEnd::There(server, lease),
             Err(refusal) => {
+                self.door.refused_at(&route.tenant, &refusal);
                 // Told behind a handshake with a certificate of ours, if there is one.
                 tracing::info!(address = %self.address, tenant = %route.tenant,
                     refusal = refusal.name(), "TLS is not passed through");
@@ -190,6 +193,7 @@ impl Arrival<'_> {
     fn pass_through(self, client: TcpStream, server: TcpStream, hello: &[u8], lease: SessionLease) {
         let session = lease.session();
         Counters::add(&self.door.counters.sessions);
+        Counters::add(&session.happened.sessions);
         Counters::add(&self.door.counters.tls_passed_through);
         tracing::info!(
             session = session.id,
@@ -203,9 +207,10 @@ impl Arrival<'_> {
 
 impl FrontDoor {
     /// Whether a client that asks for TLS gets it: from here, or from a tenant's own server.
-    pub(super) async fn offers_tls(&self, rules: &Rules) -> bool {
+    /// `pinned` where the listener leads to a tenant without a server name.
+    pub(super) async fn offers_tls(&self, rules: &Rules, pinned: bool) -> bool {
         rules.encryption.has_certificate().await
-            || rules.encryption.has_domains() && self.tls_wishes().passthrough
+            || (pinned || rules.encryption.has_domains()) && self.tls_wishes().passthrough
     }
 
     /// What tenants want of TLS.
