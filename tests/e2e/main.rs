@@ -25,13 +25,16 @@ mod front_door;
 mod handover;
 mod indistinguishable;
 mod isolation;
+mod leaving;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod notify;
 mod paths;
 mod privileges;
 mod proxy_protocol;
 mod queries;
+mod reload;
 mod replication;
 mod routing;
 mod runner;
@@ -55,6 +58,8 @@ const MODULES: &[(&str, &[Named])] = &[
     ("access", access::SCENARIOS),
     ("enumeration", enumeration::SCENARIOS),
     ("limits", limits::SCENARIOS),
+    ("reload", reload::SCENARIOS),
+    ("metrics", metrics::SCENARIOS),
     ("cancel", cancel::SCENARIOS),
     ("client_address", client_address::SCENARIOS),
     ("proxy_protocol", proxy_protocol::SCENARIOS),
@@ -72,6 +77,7 @@ const MODULES: &[(&str, &[Named])] = &[
     ("privileges", privileges::SCENARIOS),
     ("lifecycle", lifecycle::SCENARIOS),
     ("drain", drain::SCENARIOS),
+    ("leaving", leaving::SCENARIOS),
     ("survival", survival::SCENARIOS),
     ("faults", faults::SCENARIOS),
 ];

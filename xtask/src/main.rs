@@ -17,6 +17,7 @@ mod setup;
 mod soak;
 mod test;
 mod tidy;
+mod unit;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -54,6 +55,8 @@ enum Task {
     Test,
     /// Check the rules that clippy does not know
     Tidy,
+    /// Run the unit of `packaging/` under a systemd that is booted for it
+    Unit(unit::UnitArgs),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Task::Soak(args) => soak::run(&args),
         Task::Test => test::run(),
         Task::Tidy => tidy::run(),
+        Task::Unit(args) => unit::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,6 +21,8 @@ pub enum Request {
         /// Whose sessions.
         tenant: String,
     },
+    /// Read the configuration again.
+    Reload,
 }
 
 /// The answer to one [`Request`], one line of JSON.
@@ -39,6 +41,8 @@ pub enum Response {
         /// How many sessions were told to end.
         sessions: usize,
     },
+    /// To [`Request::Reload`].
+    Reloaded(ReloadReport),
     /// The request could not be carried out.
     Failed {
         /// What failed, on what, why.
@@ -62,6 +66,9 @@ pub struct RouterStatus {
     /// The configuration file that it has read.
     #[serde(default)]
     pub configuration_file: Option<String>,
+    /// What was found when the configuration was read last.
+    #[serde(default)]
+    pub configuration: ReloadReport,
     /// What was asked for: `auto`, `kernel` or `relay`.
     pub path_requested: String,
     /// What new sessions get: `kernel` or `relay`.
@@ -74,6 +81,9 @@ pub struct RouterStatus {
     /// What the eBPF program has counted for each tenant, ended sessions included.
     #[serde(default)]
     pub kernel_bytes: std::collections::BTreeMap<String, KernelBytesReport>,
+    /// What happened at each tenant that a client has reached.
+    #[serde(default)]
+    pub tenants: std::collections::BTreeMap<String, TenantReport>,
     /// What each start-up canary found.
     pub canaries: Vec<CanaryReport>,
     /// Live sessions.
@@ -88,6 +98,30 @@ pub struct RouterStatus {
     pub counters: std::collections::BTreeMap<String, u64>,
 }
 
+/// What happened at one tenant since the start, and what is live.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TenantReport {
+    /// Live sessions, logins under way included, by how their bytes travel: `startup`, `kernel`,
+    /// `relay`, `tls`, `passthrough`.
+    pub sessions: std::collections::BTreeMap<String, u64>,
+    /// Sessions that began.
+    pub sessions_begun: u64,
+    /// Logins that the tenant's own server refused.
+    pub logins_failed: u64,
+    /// Requests to cancel that were delivered.
+    pub cancels_routed: u64,
+    /// What the router itself refused, by short name.
+    pub refusals: std::collections::BTreeMap<String, u64>,
+    /// Bytes from clients that the router moved.
+    pub router_to_backend: u64,
+    /// Bytes to clients that the router moved.
+    pub router_to_client: u64,
+    /// Bytes from clients that went through the kernel alone.
+    pub kernel_to_backend: u64,
+    /// Bytes to clients that went through the kernel alone.
+    pub kernel_to_client: u64,
+}
+
 /// Bytes that went through the kernel alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelBytesReport {
@@ -95,6 +129,51 @@ pub struct KernelBytesReport {
     pub to_backend: u64,
     /// To clients.
     pub to_client: u64,
+}
+
+/// What was found when the configuration was read last.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// The file that holds.
+    pub file: Option<String>,
+    /// Why what was read then does not hold; what held before does.
+    pub error: Option<String>,
+    /// What that changed.
+    pub changed: Vec<KeyChange>,
+    /// What it says otherwise, and only a restart can change.
+    pub needs_restart: Vec<KeyChange>,
+}
+
+/// A key of the configuration with another value than before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChange {
+    /// Its section.
+    pub section: String,
+    /// Its name.
+    pub name: String,
+    /// What held.
+    pub from: String,
+    /// What is wanted.
+    pub to: String,
+    /// Whether a running router cannot take it over.
+    pub restart: bool,
+}
+
+impl std::fmt::Display for KeyChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = |value: &str| match value {
+            "" => "nothing".to_owned(),
+            value => value.to_owned(),
+        };
+        let Self {
+            section,
+            name,
+            from,
+            to,
+            ..
+        } = self;
+        write!(f, "[{section}] {name}: {} → {}", shown(from), shown(to))
+    }
 }
 
 /// What keeps a router's descriptors when it is killed.

@@ -35,10 +35,11 @@ Examples:
   pgs config check                 before `pgs serve` is restarted
   pgs config check new.toml
   pgs config show                  every key, its value, and where it was decided
+  pgs config reload                have `pgs serve` read it again, as SIGHUP does
 
 The file is /etc/pgs/pgs.toml, or with `--state-dir DIR` the DIR/pgs.toml, unless `--config` names
-another. It need not exist. `pgs serve` reads it when it starts; what is said on its command line
-counts before it.";
+another. It need not exist. `pgs serve` reads it when it starts and at `reload`; what is said on its
+command line counts before it.";
 
 /// Arguments of `set`.
 #[derive(Debug, Args)]
@@ -83,6 +84,8 @@ pub enum ConfigVerb {
     Check(CheckArguments),
     /// Show what holds, and where it was decided
     Show(FormatArguments),
+    /// Have `pgs serve` read the file again; sessions go on
+    Reload(FormatArguments),
 }
 
 /// Arguments of `config check`.
@@ -100,7 +103,7 @@ impl ConfigArguments {
     pub(super) fn json(&self) -> bool {
         match &self.verb {
             ConfigVerb::Check(arguments) => arguments.format.json,
-            ConfigVerb::Show(format) => format.json,
+            ConfigVerb::Show(format) | ConfigVerb::Reload(format) => format.json,
         }
     }
 }

@@ -109,6 +109,8 @@ pub enum Verb {
     Logs(tenant::LogsArguments),
     /// List the live sessions of the router
     Sessions(tenant::SessionsArguments),
+    /// Print what the router has counted, in the text format of Prometheus
+    Metrics,
     /// Install, show and make certificates
     Tls(tls::TlsArguments),
     /// Check whether this machine has what pgs needs

@@ -1,11 +1,10 @@
 //! Arguments of `pgs serve`.
 
-use std::net::SocketAddr;
-
 use clap::Args;
 use clap::ValueEnum;
 
 use crate::config::limits::KEEPER_RETURN_WAIT_DEFAULT;
+use crate::config::listen::ListenOn;
 use crate::config::network::Networks;
 use crate::config::value::Value as _;
 use crate::config::value::domain;
@@ -15,6 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   pgs serve
   pgs serve --listen 127.0.0.1:5432 --listen [::1]:5432
+  pgs serve --listen 0.0.0.0:5432 --listen 0.0.0.0:6001=acme
   pgs serve --path relay --log-format json
   pgs serve --user pgs
   pgs serve --tls-required --tls-domain db.example.com
@@ -26,9 +26,10 @@ What is said here counts before the configuration file (`pgs config --help`), wh
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ServeArguments {
-    /// Address and port to listen on; may be given several times [default: 0.0.0.0:5432]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub listen: Vec<SocketAddr>,
+    /// Address and port to listen on; clients there that name no tenant come to TENANT; may be
+    /// given several times [default: 0.0.0.0:5432]
+    #[arg(long, value_name = "ADDRESS:PORT[=TENANT]")]
+    pub listen: Vec<ListenOn>,
     /// How sessions' bytes travel [default: auto]
     #[arg(long, value_enum, env = "PGS_PATH")]
     pub path: Option<PathChoice>,

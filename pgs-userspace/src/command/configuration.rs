@@ -5,23 +5,29 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use crate::admin::client;
+use crate::admin::request::Request;
+use crate::admin::request::Response;
 use crate::cli::configuration::CheckArguments;
 use crate::cli::configuration::ConfigArguments;
 use crate::cli::configuration::ConfigVerb;
 use crate::command::Context;
 use crate::config::configuration::Effective;
-use crate::config::configuration::NotAssigned;
 use crate::config::file;
 use crate::config::file::FileError;
+use crate::config::source::Said;
+use crate::config::source::Source;
+use crate::config::source::SourceError;
 use crate::error::Error;
 use crate::error::Kind;
 use crate::output::table::Table;
 
 /// Checks or shows the configuration.
-pub(super) fn run(context: &Context, arguments: ConfigArguments) -> Result<(), Error> {
+pub(super) async fn run(context: &Context, arguments: ConfigArguments) -> Result<(), Error> {
     match arguments.verb {
         ConfigVerb::Check(arguments) => check(context, arguments),
         ConfigVerb::Show(format) => show(context, format.json),
+        ConfigVerb::Reload(format) => reload(context, format.json).await,
     }
 }
 
@@ -29,28 +35,40 @@ pub(super) fn run(context: &Context, arguments: ConfigArguments) -> Result<(), E
 ///
 /// A file that was named must exist; the default one need not.
 pub(super) fn read(context: &Context) -> Result<(Option<PathBuf>, Effective), Error> {
-    let (path, named) = match &context.config {
-        Some(path) => (path.clone(), true),
-        None => (file::default_path(&context.directories), false),
-    };
-    match file::read(&path) {
-        Ok(effective) => Ok((Some(path), effective)),
-        Err(FileError::Unreadable { error, .. })
-            if !named && error.kind() == std::io::ErrorKind::NotFound =>
-        {
-            Ok((None, Effective::default()))
-        }
-        Err(error) => Err(error.into()),
-    }
+    Ok(source(context, Vec::new()).read()?)
 }
 
-/// Why a value of the command line was not taken over.
-pub(super) fn refused(name: &str, error: &NotAssigned) -> Error {
-    let message = match error {
-        NotAssigned::Value(reason) => format!("`{name}`: {reason}"),
-        NotAssigned::Section | NotAssigned::Key => format!("there is no `{name}`"),
+/// Where it comes from, with what the command line says on top of it.
+pub(super) fn source(context: &Context, said: Vec<Said>) -> Source {
+    Source::new(&context.directories, context.config.clone(), said)
+}
+
+/// Has the router read it again.
+async fn reload(context: &Context, json: bool) -> Result<(), Error> {
+    let socket = context.directories.admin_socket();
+    let Response::Reloaded(report) = client::ask(&socket, &Request::Reload).await? else {
+        let message = "`pgs serve` answered another question than was asked";
+        return Err(Error::new(Kind::Internal, message));
     };
-    Error::new(Kind::Usage, message)
+    let printer = context.printer;
+    if let Some(error) = &report.error {
+        let message = format!("the router keeps what it has: {error}");
+        let hint = "`pgs config check` says when the file can be used";
+        return Err(Error::new(Kind::Configuration, message).with_hint(hint));
+    }
+    if json {
+        return printer.json(&json!(report));
+    }
+    if report.changed.is_empty() {
+        printer.line("nothing has changed")?;
+    }
+    for change in &report.changed {
+        printer.line(&change.to_string())?;
+    }
+    for change in &report.needs_restart {
+        printer.line(&format!("{change}, once `pgs serve` is started anew"))?;
+    }
+    Ok(())
 }
 
 fn check(context: &Context, arguments: CheckArguments) -> Result<(), Error> {
@@ -110,6 +128,15 @@ fn show(context: &Context, json: bool) -> Result<(), Error> {
         None => none(context, &file::default_path(&context.directories))?,
     }
     Ok(())
+}
+
+impl From<SourceError> for Error {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::File(error) => error.into(),
+            SourceError::Said { .. } => Self::new(Kind::Usage, error.to_string()),
+        }
+    }
 }
 
 impl From<FileError> for Error {

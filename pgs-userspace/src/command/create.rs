@@ -12,6 +12,7 @@ use crate::command::interruption::Interruption;
 use crate::command::password;
 use crate::command::password::Chosen;
 use crate::command::reconcile;
+use crate::command::unless_known;
 use crate::command::url;
 use crate::config::limits::INIT_FILE_BYTES_MAX;
 use crate::container::engine::Engine;
@@ -56,10 +57,18 @@ pub(super) async fn run(context: &Context, arguments: CreateArguments) -> Result
         reconcile::run(context, &registry).await?;
         let lock = OperationLock::try_acquire(&context.directories, &tenant)?;
         let lock = lock.ok_or_else(|| busy(&tenant))?;
-        check_new(&registry, &engine, &tenant).await?;
-        let verifier = chosen.password.scram_verifier();
-        let plan = plan(context, &engine, tenant, verifier, arguments).await?;
-        Ok((engine, plan, lock))
+        let planning = async {
+            check_new(&registry, &engine, &tenant).await?;
+            let verifier = chosen.password.scram_verifier();
+            plan(context, &engine, tenant.clone(), verifier, arguments).await
+        };
+        match planning.await {
+            Ok(plan) => Ok((engine, plan, lock)),
+            Err(error) => {
+                unless_known(&registry, &tenant, lock)?;
+                Err(error)
+            }
+        }
     };
     let (engine, plan, lock) = interruption.ends(preparing).await?;
     make_or_undo(context, &registry, &engine, &plan, &mut interruption, lock).await?;

@@ -31,6 +31,7 @@ mod inventory;
 mod keeper;
 mod list;
 mod logs;
+mod metrics;
 mod password;
 mod power;
 mod psql;
@@ -111,10 +112,11 @@ async fn other(context: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Disable(arguments) => access::disable(context, arguments).await,
         Verb::Set(arguments) => settings::set(context, arguments).await,
         Verb::Show(arguments) => settings::show(context, arguments).await,
-        Verb::Config(arguments) => configuration::run(context, arguments),
+        Verb::Config(arguments) => configuration::run(context, arguments).await,
         Verb::Password(arguments) => password::run(context, arguments).await,
         Verb::Url(arguments) => url::run(context, arguments).await,
         Verb::Logs(arguments) => logs::run(context, arguments).await,
+        Verb::Metrics => metrics::run(context).await,
         Verb::Sessions(arguments) => sessions::run(context, arguments).await,
         Verb::Tls(arguments) => tls::run(context, &arguments).await,
         Verb::Doctor(arguments) => doctor::run(context, arguments).await,
@@ -152,6 +154,30 @@ async fn lock(context: &Context, tenant: &TenantId) -> Result<OperationLock, Err
         }
         sleep(OPERATION_LOCK_POLL_INTERVAL).await;
     }
+}
+
+/// A tenant that exists, locked. No lock file stays behind for one that does not.
+async fn lock_ready(
+    context: &Context,
+    registry: &Registry,
+    tenant: &TenantId,
+) -> Result<(OperationLock, Tenant), Error> {
+    let lock = lock(context, tenant).await?;
+    match ready_tenant(registry, tenant) {
+        Ok(found) => Ok((lock, found)),
+        Err(error) => {
+            unless_known(registry, tenant, lock)?;
+            Err(error)
+        }
+    }
+}
+
+/// Takes the lock's file away where there is no such tenant.
+fn unless_known(registry: &Registry, tenant: &TenantId, lock: OperationLock) -> Result<(), Error> {
+    if registry.find(tenant)?.is_none() {
+        lock.retire()?;
+    }
+    Ok(())
 }
 
 fn busy(tenant: &TenantId) -> Error {

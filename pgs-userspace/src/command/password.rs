@@ -5,8 +5,7 @@ use serde_json::json;
 use crate::cli::tenant::PasswordArguments;
 use crate::cli::tenant::PasswordCommandArguments;
 use crate::command::Context;
-use crate::command::lock;
-use crate::command::ready_tenant;
+use crate::command::lock_ready;
 use crate::command::reconcile;
 use crate::container::engine::Engine;
 use crate::error::Error;
@@ -51,8 +50,7 @@ pub(super) async fn run(
     } = choose(&arguments.password)?;
     let registry = Registry::open(&context.directories)?;
     reconcile::run(context, &registry).await?;
-    let _lock = lock(context, &tenant).await?;
-    ready_tenant(&registry, &tenant)?;
+    let (_lock, _) = lock_ready(context, &registry, &tenant).await?;
     let engine = Engine::connect(&context.directories).await?;
     engine
         .change_password(&tenant, &password.scram_verifier())

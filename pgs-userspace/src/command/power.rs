@@ -7,7 +7,7 @@ use futures_util::stream;
 
 use crate::cli::tenant::SeveralArguments;
 use crate::command::Context;
-use crate::command::lock;
+use crate::command::lock_ready;
 use crate::command::ready_tenant;
 use crate::command::reconcile;
 use crate::command::server_tls;
@@ -95,8 +95,7 @@ async fn one(
     tenant: &TenantId,
     act: Act,
 ) -> Result<(), Error> {
-    let _lock = lock(context, tenant).await?;
-    let found = ready_tenant(registry, tenant)?;
+    let (_lock, found) = lock_ready(context, registry, tenant).await?;
     let printer = context.printer;
     if matches!(act, Act::Stop | Act::Restart) {
         let _step = printer.step(&format!("stopping tenant `{tenant}`"));

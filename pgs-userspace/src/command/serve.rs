@@ -8,8 +8,8 @@ use crate::cli::serve::PathChoice;
 use crate::cli::serve::ServeArguments;
 use crate::command::Context;
 use crate::command::configuration;
-use crate::config::configuration::Origin;
 use crate::config::sections::LogFormat;
+use crate::config::source::Said;
 use crate::config::value::Value as _;
 use crate::datapath::PathRequest;
 use crate::error::Error;
@@ -23,16 +23,14 @@ const LOG_VARIABLE: &str = "PGS_LOG";
 
 /// Runs the router until it is told to end.
 pub(super) async fn run(context: &Context, arguments: ServeArguments) -> Result<(), Error> {
-    let (file, mut effective) = configuration::read(context)?;
-    for (section, name, text) in said(&arguments) {
-        let assigned = effective.assign(section, name, &text, Origin::CommandLine);
-        assigned.map_err(|error| configuration::refused(name, &error))?;
-    }
+    let source = configuration::source(context, said(&arguments));
+    let (file, effective) = source.read()?;
     let configuration = effective.into_configuration();
     log(configuration.serve.log_format)?;
     let settings = Settings {
         directories: context.directories.clone(),
         configuration,
+        source,
         configuration_file: file,
         take_over: arguments.take_over,
         keeper: arguments.keeper == KeeperChoice::Auto,
@@ -41,7 +39,7 @@ pub(super) async fn run(context: &Context, arguments: ServeArguments) -> Result<
 }
 
 /// What the command line says, as the configuration file would.
-fn said(arguments: &ServeArguments) -> Vec<(&'static str, &'static str, String)> {
+fn said(arguments: &ServeArguments) -> Vec<Said> {
     let ServeArguments {
         listen,
         path,
@@ -81,7 +79,14 @@ fn said(arguments: &ServeArguments) -> Vec<(&'static str, &'static str, String)>
         ("limits", "sessions_max", sessions_max.map(|max| max.text())),
     ]
     .into_iter()
-    .filter_map(|(section, name, text)| Some((section, name, text?)))
+    .filter_map(|(section, name, text)| {
+        let text = text?;
+        Some(Said {
+            section,
+            name,
+            text,
+        })
+    })
     .collect()
 }
 

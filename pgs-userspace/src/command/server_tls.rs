@@ -5,8 +5,7 @@ use tokio::time::sleep;
 
 use crate::command::Context;
 use crate::command::configuration;
-use crate::command::lock;
-use crate::command::ready_tenant;
+use crate::command::lock_ready;
 use crate::command::reconcile;
 use crate::config::limits::CERTIFICATE_TAKEN_DEADLINE;
 use crate::config::limits::CERTIFICATE_TAKEN_POLL_INTERVAL;
@@ -117,8 +116,7 @@ pub(super) async fn install(
     let tenant = TenantId::parse(tenant)?;
     let registry = Registry::open(&context.directories)?;
     reconcile::run(context, &registry).await?;
-    let _lock = lock(context, &tenant).await?;
-    ready_tenant(&registry, &tenant)?;
+    let (_lock, _) = lock_ready(context, &registry, &tenant).await?;
     let engine = Engine::connect(&context.directories).await?;
     let pem = [certificate_pem, b"\n".to_vec(), key_pem].concat();
     engine.write_certificate(&tenant, pem).await?;

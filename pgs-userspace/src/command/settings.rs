@@ -8,7 +8,7 @@ use crate::cli::configuration::SetArguments;
 use crate::cli::configuration::ShowArguments;
 use crate::command::Context;
 use crate::command::configuration;
-use crate::command::lock;
+use crate::command::lock_ready;
 use crate::command::ready_tenant;
 use crate::command::reconcile;
 use crate::command::server_tls;
@@ -36,8 +36,7 @@ pub(super) async fn set(context: &Context, arguments: SetArguments) -> Result<()
     let registry = Registry::open(&context.directories)?;
     reconcile::run(context, &registry).await?;
     // What goes together is checked against what is stored, which must not change meanwhile.
-    let guard = lock(context, &tenant).await?;
-    let found = ready_tenant(&registry, &tenant)?;
+    let (guard, found) = lock_ready(context, &registry, &tenant).await?;
     let stored = registry.settings(&tenant)?;
     for name in &arguments.unset {
         change.unset(name, &stored)?;

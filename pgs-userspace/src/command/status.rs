@@ -66,7 +66,7 @@ pub(super) async fn run(context: &Context, arguments: StatusArguments) -> Result
 }
 
 /// The router's own account; none where it does not run.
-async fn router(context: &Context) -> Result<Option<RouterStatus>, Error> {
+pub(super) async fn router(context: &Context) -> Result<Option<RouterStatus>, Error> {
     match client::ask(&context.directories.admin_socket(), &Request::Status).await {
         Ok(Response::Status(status)) => Ok(Some(*status)),
         Ok(_) | Err(AdminError::NotRunning { .. }) => Ok(None),
@@ -116,6 +116,13 @@ fn show_router(
         None => "no file (`pgs config show` shows what holds)".to_owned(),
     };
     printer.line(&format!("config    {configuration}"))?;
+    if let Some(error) = &router.configuration.error {
+        let error = error.replace('\n', "\n          ");
+        printer.line(&format!("          not read again: {error}"))?;
+    }
+    for change in &router.configuration.needs_restart {
+        printer.line(&format!("          waits for a restart: {change}"))?;
+    }
     let why = router
         .path_reason
         .as_deref()

@@ -6,6 +6,7 @@ use crate::admin::request::Response;
 use crate::cli::tenant::UrlArguments;
 use crate::command::Context;
 use crate::command::ready_tenant;
+use crate::config::listen::ListenOn;
 use crate::error::Error;
 use crate::error::Kind;
 use crate::tenant::id::TenantId;
@@ -43,7 +44,7 @@ pub(super) async fn router_port(context: &Context) -> u16 {
         Ok(Response::Status(status)) => status
             .listen
             .first()
-            .and_then(|address| address.rsplit(':').next()?.parse().ok())
+            .and_then(|listen| Some(listen.parse::<ListenOn>().ok()?.address.port()))
             .unwrap_or(PORT_DEFAULT),
         _ => PORT_DEFAULT,
     }

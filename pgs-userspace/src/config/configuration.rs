@@ -92,20 +92,23 @@ pub fn markdown() -> String {
     let mut tables = String::new();
     for section in defaults.sections() {
         tables += &format!("### `[{}]`\n\n", section.name());
-        tables += "| key | value | default | what it is for |\n|---|---|---|---|\n";
+        tables += "| key | value | default | a change counts after | what it is for |\n";
+        tables += "|---|---|---|---|---|\n";
         for row in section.rows() {
             let Row {
                 name,
                 form,
                 summary,
+                restart,
                 value,
                 ..
             } = row;
+            let after = if restart { "a restart" } else { "`reload`" };
             let default = match value.as_str() {
                 "" => "nothing".to_owned(),
                 value => format!("`{value}`"),
             };
-            tables += &format!("| `{name}` | {form} | {default} | {summary} |\n");
+            tables += &format!("| `{name}` | {form} | {default} | {after} | {summary} |\n");
         }
         tables += "\n";
     }

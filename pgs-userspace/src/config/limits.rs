@@ -39,6 +39,10 @@ pub const CANCEL_DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
 /// CancelRequests under way at once, in all, unless told otherwise.
 pub const CANCELS_IN_FLIGHT_MAX_DEFAULT: usize = 64;
 
+/// One tenant has at most one of so many parts of these: a server that takes requests and never
+/// ends would else keep everybody's back.
+pub const CANCELS_IN_FLIGHT_TENANT_PART: usize = 8;
+
 /// Sessions at once, in all, unless told otherwise; also bounded by the open-files limit.
 pub const SESSIONS_MAX_DEFAULT: usize = 9_000;
 

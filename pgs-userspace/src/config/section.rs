@@ -14,21 +14,31 @@ pub struct Key<S: 'static> {
     pub form: &'static str,
     /// What it is for.
     pub summary: &'static str,
+    /// Whether a change counts for a router that was started anew, and not before.
+    pub restart: bool,
     /// Takes a value over from text.
     pub assign: fn(&mut S, &str) -> Result<(), String>,
     /// The value as text.
     pub text: fn(&S) -> String,
 }
 
-/// A key whose value is a field of the same name.
+/// A key whose value is a field of the same name; with `restart` before it, one whose change a
+/// running router cannot take over.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! key {
     ($field:ident: $type:ty, $summary:expr) => {
+        $crate::key!(@ false, $field: $type, $summary)
+    };
+    (restart $field:ident: $type:ty, $summary:expr) => {
+        $crate::key!(@ true, $field: $type, $summary)
+    };
+    (@ $restart:literal, $field:ident: $type:ty, $summary:expr) => {
         $crate::config::section::Key {
             name: stringify!($field),
             form: <$type as $crate::config::value::Value>::FORM,
             summary: $summary,
+            restart: $restart,
             assign: |section, text| {
                 section.$field = <$type as $crate::config::value::Value>::parse(text)?;
                 Ok(())
@@ -76,6 +86,8 @@ pub struct Row {
     pub form: &'static str,
     /// What it is for.
     pub summary: &'static str,
+    /// Whether a change counts for a router that was started anew, and not before.
+    pub restart: bool,
     /// Its value.
     pub value: String,
 }
@@ -114,6 +126,7 @@ impl<S: Section> AnySection for S {
                 name: key.name,
                 form: key.form,
                 summary: key.summary,
+                restart: key.restart,
                 value: (key.text)(self),
             })
             .collect()

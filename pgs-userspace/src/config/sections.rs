@@ -1,9 +1,9 @@
 //! The sections of the configuration, but for the tenants' own, and what holds without a file.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::limits;
+use crate::config::listen::ListenOn;
 use crate::config::network::Networks;
 use crate::config::section::Key;
 use crate::config::section::Section;
@@ -17,7 +17,7 @@ use crate::word_value;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Serve {
     /// Where to listen.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<ListenOn>,
     /// How sessions' bytes travel.
     pub path: PathRequest,
     /// How log lines look.
@@ -46,7 +46,7 @@ word_value!(
 impl Default for Serve {
     fn default() -> Self {
         Self {
-            listen: vec![limits::LISTEN_ADDRESS_DEFAULT],
+            listen: vec![limits::LISTEN_ADDRESS_DEFAULT.into()],
             path: PathRequest::Auto,
             log_format: LogFormat::Text,
             drain_deadline: Grace(limits::DRAIN_DEADLINE_DEFAULT),
@@ -58,10 +58,12 @@ impl Section for Serve {
     const NAME: &'static str = "serve";
 
     const KEYS: &'static [Key<Self>] = &[
-        key!(listen: Vec<SocketAddr>, "where to listen"),
-        key!(path: PathRequest, "how sessions' bytes travel: through the kernel where it proves \
-                                 able to, through it or not at all, or by the relay"),
-        key!(log_format: LogFormat, "how log lines look"),
+        key!(restart listen: Vec<ListenOn>, "where to listen, and for which tenant above all: \
+                                             clients there that name none come to it"),
+        key!(restart path: PathRequest, "how sessions' bytes travel: through the kernel where it \
+                                         proves able to, through it or not at all, or by the \
+                                         relay"),
+        key!(restart log_format: LogFormat, "how log lines look"),
         key!(drain_deadline: Grace, "on SIGTERM, how long sessions may take to end by \
                                         themselves"),
     ];
@@ -74,7 +76,7 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Connections at once that have not said yet what they want.
     pub arrivals_max: usize,
-    /// Of these, how many one address may have.
+    /// Of these, and of logins under way, how many one address may have.
     pub address_arrivals_max: Option<u32>,
     /// From accept to the startup packet.
     pub arrival_deadline: Duration,
@@ -142,9 +144,10 @@ impl Section for Limits {
     const KEYS: &'static [Key<Self>] = &[
         key!(sessions_max: usize, "sessions at once, in all; fewer where the limit on open files \
                                    is low"),
-        key!(arrivals_max: usize, "connections at once that have not said yet what they want; \
-                                   further ones wait"),
-        key!(address_arrivals_max: Option<u32>, "how many of these one client address may have"),
+        key!(restart arrivals_max: usize, "connections at once that have not said yet what they \
+                                           want; further ones wait"),
+        key!(address_arrivals_max: Option<u32>, "how many of these, and of logins under way, one \
+                                                 client address may have"),
         key!(arrival_deadline: Duration, "from the connection to the startup packet, a TLS \
                                           handshake included"),
         key!(address_connection_rate_per_minute: Option<u32>, "connections a minute from one \
@@ -155,7 +158,8 @@ impl Section for Limits {
                                                            client address, in the long run"),
         key!(address_cancel_burst: u32, "cancel requests at once from one client address before \
                                          `address_cancel_rate_per_minute` counts"),
-        key!(cancels_in_flight_max: usize, "cancel requests under way at once, in all; further \
+        key!(cancels_in_flight_max: usize, "cancel requests under way at once, in all, and at \
+                                            most an eighth of them for one tenant; further \
                                             ones are dropped"),
         key!(cancel_deadline: Duration, "for delivering one cancel request"),
         key!(login_failures_max: Option<u32>, "failed logins from one client address to one \

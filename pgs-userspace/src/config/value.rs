@@ -1,12 +1,10 @@
 //! How the values of settings are written: in the configuration file and on the command line alike.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::limits::CONFIGURED_DURATION_MAX;
 use crate::config::limits::CONFIGURED_NUMBERS_MAX;
-use crate::config::limits::LISTEN_ADDRESSES_MAX;
 use crate::tls::name::CertificateName;
 
 /// What is written for a setting that can be without a value.
@@ -198,28 +196,6 @@ impl Value for Option<PathBuf> {
     }
 }
 
-impl Value for Vec<SocketAddr> {
-    const FORM: &'static str = "list of `address:port`";
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let addresses = list(text)
-            .map(|part| {
-                part.parse()
-                    .map_err(|_| format!("`{part}` is no `address:port`"))
-            })
-            .collect::<Result<Self, _>>()?;
-        match addresses.len() {
-            0 => Err("must name at least one `address:port`".to_owned()),
-            1..=LISTEN_ADDRESSES_MAX => Ok(addresses),
-            _ => Err(format!("has more than {LISTEN_ADDRESSES_MAX} addresses")),
-        }
-    }
-
-    fn text(&self) -> String {
-        joined(self)
-    }
-}
-
 /// Host names, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Domains(pub Vec<String>);
@@ -305,6 +281,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::listen::ListenOn;
 
     #[test]
     fn times_have_units_and_are_written_with_the_largest_that_fits() {
@@ -343,10 +320,6 @@ mod tests {
 
     #[test]
     fn lists_take_blanks_and_refuse_what_is_none_of_theirs() {
-        let listen = Vec::<SocketAddr>::parse("127.0.0.1:5432, [::1]:5432").unwrap();
-        assert_eq!(listen.text(), "127.0.0.1:5432,[::1]:5432");
-        assert!(Vec::<SocketAddr>::parse("").is_err());
-        assert!(Vec::<SocketAddr>::parse("127.0.0.1").is_err());
         assert_eq!(
             Domains::parse("DB.example.com").unwrap().text(),
             "db.example.com"
@@ -370,7 +343,7 @@ mod tests {
         #[test]
         fn no_text_panics_and_what_parses_is_written_so_that_it_parses_again(text in ".{0,24}") {
             drop((usize::parse(&text), bool::parse(&text), Domains::parse(&text)));
-            drop(Vec::<SocketAddr>::parse(&text));
+            drop(Vec::<ListenOn>::parse(&text));
             if let Ok(duration) = Duration::parse(&text) {
                 prop_assert_eq!(Duration::parse(&duration.text()), Ok(duration));
             }

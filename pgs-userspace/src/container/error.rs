@@ -205,6 +205,8 @@ impl ContainerError {
                 io::ErrorKind::StorageFull => Kind::NoSpace,
                 _ => Kind::Internal,
             },
+            // Docker read the request, and it is what was asked for that cannot be.
+            Self::Call { source, .. } if is_bad_request(source) => Kind::Usage,
             Self::Call { .. } | Self::Execution { .. } => Kind::Internal,
         }
     }
@@ -256,6 +258,11 @@ impl ContainerError {
                                            with `pgs remove <tenant>`"
                     .to_owned()
             }
+            Self::Call { source, .. } if is_bad_request(source) => {
+                "Docker names what it cannot do: see `--image`, `--cpus`, `--memory` and \
+                 `--network` in `pgs create --help`"
+                    .to_owned()
+            }
             Self::Foreign { name } => format!("`docker inspect {name}` shows whose it is"),
             Self::NotReady { container, .. } | Self::Died { container, .. } => {
                 format!("`docker logs {container}` shows more, where the container is still there")
@@ -305,6 +312,17 @@ pub(super) fn reason(error: &DockerError) -> String {
             innermost.to_string()
         }
     }
+}
+
+/// Whether Docker answered that the request makes no sense.
+fn is_bad_request(error: &DockerError) -> bool {
+    matches!(
+        error,
+        DockerError::DockerResponseServerError {
+            status_code: 400,
+            ..
+        }
+    )
 }
 
 /// Whether Docker answered that there is no such thing.

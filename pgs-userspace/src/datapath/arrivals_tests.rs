@@ -108,10 +108,10 @@ fn hand_over(
     let told = Arc::clone(&done);
     std::thread::spawn(move || {
         while !told.load(Relaxed) {
-            let told = notices.wait(Some(Duration::from_millis(10)), |place| {
+            notices.wait(Duration::from_millis(10)).unwrap();
+            notices.read(|place| {
                 reach.notice(place);
             });
-            told.unwrap();
         }
     });
     let meter = Arc::new(Meter::new());
@@ -121,6 +121,7 @@ fn hand_over(
         pending_to_backend: Bytes::new(),
         pending_to_client: Bytes::new(),
         account: 0,
+        relayed: None,
         meter: Arc::clone(&meter),
         lease: Box::new(NoLease),
     };

@@ -17,11 +17,15 @@ use crate::config::limits::TAKEOVER_LOGINS_DEADLINE;
 use crate::datapath::meter::Path;
 use crate::keeper::store::Event;
 use crate::keeper::store::StoreError;
+use crate::tenant::id::TenantId;
+
+/// One listener, and for whom it is above all.
+type Listener = (Arc<TcpListener>, Option<TenantId>);
 
 /// The listeners, and the tasks that take connections off them.
 pub(super) struct Accepting {
     door: Arc<FrontDoor>,
-    listeners: Vec<Arc<TcpListener>>,
+    listeners: Vec<Listener>,
     arrivals: Arc<Semaphore>,
     arrivals_max: usize,
     tasks: JoinSet<()>,
@@ -31,7 +35,7 @@ impl Accepting {
     /// Begins.
     pub(super) fn start(
         door: &Arc<FrontDoor>,
-        listeners: Vec<Arc<TcpListener>>,
+        listeners: Vec<Listener>,
         arrivals_max: usize,
     ) -> Self {
         let mut accepting = Self {
@@ -51,10 +55,11 @@ impl Accepting {
     }
 
     fn go_on(&mut self) {
-        for listener in &self.listeners {
+        for (listener, pinned) in &self.listeners {
             self.tasks.spawn(listener::accept(
                 Arc::clone(&self.door),
                 Arc::clone(listener),
+                pinned.clone(),
                 Arc::clone(&self.arrivals),
             ));
         }
@@ -86,12 +91,7 @@ impl Accepting {
     ) -> bool {
         tracing::info!(process_id, "another router takes over: no more connections");
         self.stop().await;
-        if timeout(TAKEOVER_LOGINS_DEADLINE, self.settled())
-            .await
-            .is_err()
-        {
-            tracing::info!("some logins are not over yet: these stay with this router");
-        }
+        self.see_logins_through().await;
         let done = match outliving.release() {
             true => survival.hand_over().await,
             false => Err(StoreError::Full("not all sessions were made ready for it")),
@@ -111,6 +111,27 @@ impl Accepting {
                 self.go_on();
                 false
             }
+        }
+    }
+
+    /// Leaves the sessions that go on by themselves to the next router, where there is none yet.
+    /// No connection is accepted meanwhile.
+    pub(super) async fn let_go(&self, outliving: &impl Outliving) {
+        self.see_logins_through().await;
+        if outliving.release() {
+            outliving.released();
+        } else {
+            tracing::error!("not all sessions were made ready for the next router: these end");
+            outliving.take_back();
+        }
+    }
+
+    async fn see_logins_through(&self) {
+        if timeout(TAKEOVER_LOGINS_DEADLINE, self.settled())
+            .await
+            .is_err()
+        {
+            tracing::info!("some logins are not over yet: these stay with this router");
         }
     }
 

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::connection::FrontDoor;
+use super::reload::Reloader;
 use super::sessions::Session;
 use super::survival::Kept;
 use crate::admin::request::CanaryReport;
@@ -25,6 +26,7 @@ use crate::admin::request::Request;
 use crate::admin::request::Response;
 use crate::admin::request::RouterStatus;
 use crate::admin::request::SessionReport;
+use crate::admin::request::TenantReport;
 use crate::config::limits::ACCEPT_RETRY_INTERVAL;
 use crate::config::limits::ADMIN_CONNECTIONS_MAX;
 use crate::config::limits::ADMIN_DEADLINE;
@@ -39,7 +41,7 @@ pub(super) struct Process {
     pub(super) begun: Instant,
     pub(super) listen: Vec<String>,
     pub(super) kept: Kept,
-    pub(super) configuration_file: Option<String>,
+    pub(super) reloader: Arc<Reloader>,
 }
 
 /// Makes the socket; only root and the router's own user can connect.
@@ -127,11 +129,13 @@ fn answer(door: &FrontDoor, process: &Process, request: Request) -> Response {
             tracing::info!(tenant, sessions, "sessions terminated");
             Response::Terminated { sessions }
         }
+        Request::Reload => Response::Reloaded(process.reloader.reload()),
     }
 }
 
 fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
     let findings = door.data_path.findings();
+    let configuration = process.reloader.last();
     let sessions = door.sessions.list(None);
     let in_kernel = |session: &&Arc<Session>| session.meter.path() == DataPathOfSession::Kernel;
     RouterStatus {
@@ -141,7 +145,8 @@ fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
         listen: process.listen.clone(),
         survival: Some(process.kept.report()),
         privileges: Held::by_this_process().ok(),
-        configuration_file: process.configuration_file.clone(),
+        configuration_file: configuration.file.clone(),
+        configuration,
         path_requested: findings.requested.name().into(),
         path: if findings.kernel { "kernel" } else { "relay" }.into(),
         path_reason: findings.reason.clone(),
@@ -152,6 +157,7 @@ fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
             .into_iter()
             .map(|(tenant, bytes)| (tenant, kernel_bytes(bytes)))
             .collect(),
+        tenants: tenants(door),
         canaries: findings
             .canaries
             .iter()
@@ -172,6 +178,17 @@ fn kernel_bytes(bytes: KernelBytes) -> KernelBytesReport {
         to_backend: bytes.to_backend,
         to_client: bytes.to_client,
     }
+}
+
+/// What happened at each tenant, by whatever path.
+fn tenants(door: &FrontDoor) -> BTreeMap<String, TenantReport> {
+    let mut reports = door.sessions.of_tenants();
+    for (tenant, bytes) in door.data_path.account_bytes() {
+        let report = reports.entry(tenant).or_default();
+        report.kernel_to_backend = bytes.to_backend;
+        report.kernel_to_client = bytes.to_client;
+    }
+    reports
 }
 
 /// What happened, by name.

@@ -1,6 +1,7 @@
 //! Connecting to a tenant's server over its Unix socket.
 
 use std::io;
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -10,12 +11,15 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::sys::stat::SFlag;
 use nix::sys::stat::fstat;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 use tokio::time::sleep;
 
 use crate::config::limits::BACKEND_CONNECT_RETRY_INTERVAL_MAX;
 use crate::config::limits::BACKEND_CONNECT_RETRY_INTERVAL_MIN;
+use crate::protocol::refusal::Refusal;
+use crate::tenant::route::Route;
 
 /// The server's socket within its directory: the port is part of the name, and inside a container
 /// it is always the default one.
@@ -30,7 +34,7 @@ pub(super) async fn connect(directory: &Path, within: Duration) -> io::Result<Un
     let pinned = format!("/proc/self/fd/{}", socket.as_raw_fd());
     loop {
         match UnixStream::connect(&pinned).await {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 if Instant::now() + pause > deadline {
                     return Err(error);
                 }
@@ -57,6 +61,31 @@ pub(super) fn pin(path: &Path) -> io::Result<OwnedFd> {
             path.display()
         )))
     }
+}
+
+/// Connects to the tenant's server and sends it the startup packet.
+pub(super) async fn begin(
+    route: &Route,
+    packet: &[u8],
+    within: Duration,
+) -> Result<UnixStream, Refusal> {
+    let connected = async {
+        let mut backend = connect(&route.socket_directory, within).await?;
+        backend.write_all(packet).await?;
+        io::Result::Ok(backend)
+    };
+    connected.await.map_err(|error| {
+        tracing::warn!(tenant = %route.tenant, %error, "cannot connect to the tenant's server");
+        match error.kind() {
+            // No socket, or one that a killed server has left.
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Refusal::TenantStopped,
+            // Its queue of new connections stayed full, or it went away in the middle.
+            ErrorKind::WouldBlock | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
+                Refusal::TenantStarting
+            }
+            _ => Refusal::RouterFault,
+        }
+    })
 }
 
 #[cfg(test)]

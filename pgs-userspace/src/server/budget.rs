@@ -1,8 +1,13 @@
 //! How many connections the limit on open files has room for.
 
+use nix::sys::resource::Resource;
+use nix::sys::resource::getrlimit;
+use nix::sys::resource::setrlimit;
+
 use crate::config::limits::ARRIVALS_MIN;
 use crate::config::limits::DESCRIPTORS_PER_SESSION;
 use crate::config::limits::DESCRIPTORS_RESERVED;
+use crate::config::sections::Limits;
 
 /// What may be there at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +37,34 @@ impl Budget {
         let arrivals = left.max(ARRIVALS_MIN).min(arrivals_max);
         Self { sessions, arrivals }
     }
+}
+
+/// What of the configured bounds the limit on open files has room for.
+pub(super) fn budget(limits: &Limits) -> Budget {
+    let (sessions_max, arrivals_max) = (limits.sessions_max, limits.arrivals_max);
+    let descriptors = raise_descriptor_limit(Budget::descriptors(sessions_max, arrivals_max));
+    let budget = Budget::within(descriptors, sessions_max, arrivals_max);
+    if budget.sessions < sessions_max {
+        let sessions_max = budget.sessions;
+        tracing::info!(sessions_max, "sessions bounded by the limit on open files");
+    }
+    budget
+}
+
+/// Raises the limit on open files to what is wanted, or as far as it goes; how many it allows.
+/// Beyond the hard limit it goes with CAP_SYS_RESOURCE.
+fn raise_descriptor_limit(wanted: usize) -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return usize::MAX;
+    };
+    let wanted = wanted as u64;
+    let set = |limit: u64| setrlimit(Resource::RLIMIT_NOFILE, limit, limit).map(|()| limit);
+    let raised = if wanted > hard {
+        set(wanted).or_else(|_| set(hard))
+    } else {
+        set(hard)
+    };
+    usize::try_from(raised.unwrap_or(soft)).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -8,16 +8,20 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::RwLock;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::backend;
 use super::counters::Counters;
+use crate::config::limits::CANCELS_IN_FLIGHT_TENANT_PART;
 use crate::config::sections::Limits;
 use crate::protocol::cancel::CancelKey;
 use crate::protocol::cancel::CancelRequest;
@@ -43,9 +47,61 @@ pub(super) struct Issuer {
 pub(super) struct CancelTable {
     shards: Vec<Mutex<HashMap<Issued, Vec<Issuer>>>>,
     hasher: RandomState,
-    in_flight: Arc<Semaphore>,
+    in_flight: AtomicUsize,
+    in_flight_of: Mutex<HashMap<TenantId, usize>>,
+    bounds: RwLock<Bounds>,
+}
+
+/// What delivering is bounded by.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    in_flight_max: usize,
     connect_deadline: Duration,
     deadline: Duration,
+}
+
+impl Bounds {
+    fn of(limits: &Limits) -> Self {
+        Self {
+            in_flight_max: limits.cancels_in_flight_max,
+            connect_deadline: limits.backend_connect_deadline,
+            deadline: limits.cancel_deadline,
+        }
+    }
+}
+
+/// A place among the requests under way, given back when this is dropped.
+#[derive(Debug)]
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A place among those of one tenant.
+#[derive(Debug)]
+struct InFlightOf<'a> {
+    counts: &'a Mutex<HashMap<TenantId, usize>>,
+    tenant: TenantId,
+}
+
+impl Drop for InFlightOf<'_> {
+    fn drop(&mut self) {
+        let mut counts = lock(self.counts);
+        if let Some(count) = counts.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code that holds one of these locks can leave its table half-changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl CancelTable {
@@ -55,10 +111,41 @@ impl CancelTable {
                 .take(SHARDS)
                 .collect(),
             hasher: RandomState::new(),
-            in_flight: Arc::new(Semaphore::new(limits.cancels_in_flight_max)),
-            connect_deadline: limits.backend_connect_deadline,
-            deadline: limits.cancel_deadline,
+            in_flight: AtomicUsize::new(0),
+            in_flight_of: Mutex::default(),
+            bounds: RwLock::new(Bounds::of(limits)),
         }
+    }
+
+    /// What holds from now on.
+    pub(super) fn set_limits(&self, limits: &Limits) {
+        *self.bounds.write().unwrap_or_else(PoisonError::into_inner) = Bounds::of(limits);
+    }
+
+    fn bounds(&self) -> Bounds {
+        *self.bounds.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one more, if there is one.
+    fn begin(&self, max: usize) -> Option<InFlight<'_>> {
+        let before = self.in_flight.fetch_add(1, Relaxed);
+        // Given back at once where it is one too many.
+        let place = InFlight(&self.in_flight);
+        (before < max).then_some(place)
+    }
+
+    /// One of the places that a tenant may have of so many.
+    fn begin_at(&self, tenant: &TenantId, max: usize) -> Option<InFlightOf<'_>> {
+        let mut counts = lock(&self.in_flight_of);
+        let count = counts.entry(tenant.clone()).or_default();
+        if *count >= max.div_ceil(CANCELS_IN_FLIGHT_TENANT_PART) {
+            return None;
+        }
+        *count += 1;
+        Some(InFlightOf {
+            counts: &self.in_flight_of,
+            tenant: tenant.clone(),
+        })
     }
 }
 
@@ -92,11 +179,9 @@ impl CancelTable {
         }
     }
 
-    fn shard(&self, issued: &Issued) -> std::sync::MutexGuard<'_, HashMap<Issued, Vec<Issuer>>> {
+    fn shard(&self, issued: &Issued) -> MutexGuard<'_, HashMap<Issued, Vec<Issuer>>> {
         let index = self.hasher.hash_one(issued) as usize % self.shards.len();
-        self.shards[index]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shards[index])
     }
 
     /// The one server that issued this key.
@@ -109,17 +194,18 @@ impl CancelTable {
     }
 
     /// Delivers a CancelRequest, if anybody issued its key and the client `may` cancel at that
-    /// tenant. It gets no answer either way.
+    /// tenant. It gets no answer either way. The tenant that it was delivered to.
     pub(super) async fn deliver(
         &self,
         request: &CancelRequest,
         counters: &Counters,
         may: impl FnOnce(&TenantId) -> bool,
-    ) {
-        let Ok(_permit) = self.in_flight.try_acquire() else {
+    ) -> Option<TenantId> {
+        let bounds = self.bounds();
+        let Some(_place) = self.begin(bounds.in_flight_max) else {
             Counters::add(&counters.cancels_dropped);
             tracing::warn!("a cancel request was dropped: as many are under way as may be");
-            return;
+            return None;
         };
         let Some(issuer) = self.issuer(request) else {
             Counters::add(&counters.cancels_unknown);
@@ -127,29 +213,40 @@ impl CancelTable {
                 process_id = request.process_id,
                 "a cancel key that nobody has"
             );
-            return;
+            return None;
         };
         if !may(&issuer.tenant) {
             Counters::add(&counters.cancels_refused);
             tracing::info!(tenant = %issuer.tenant, "a cancel request from an address not allowed");
-            return;
+            return None;
         }
-        match timeout(self.deadline, self.send(request, &issuer.socket_directory)).await {
-            Ok(Ok(())) => Counters::add(&counters.cancels_routed),
+        let Some(_place) = self.begin_at(&issuer.tenant, bounds.in_flight_max) else {
+            Counters::add(&counters.cancels_dropped);
+            tracing::warn!(tenant = %issuer.tenant, "a cancel request was dropped: its server has \
+                           ended none of those before");
+            return None;
+        };
+        let sent = send(request, &issuer.socket_directory, bounds.connect_deadline);
+        match timeout(bounds.deadline, sent).await {
+            Ok(Ok(())) => {
+                Counters::add(&counters.cancels_routed);
+                return Some(issuer.tenant);
+            }
             Ok(Err(error)) => tracing::warn!(%error, "a cancel request was not delivered"),
             Err(_) => tracing::warn!("a cancel request was not delivered in time"),
         }
+        None
     }
+}
 
-    /// Ends when the server has acted on the request, which is when it closes: the client takes our
-    /// closing as the sign that it may go on.
-    async fn send(&self, request: &CancelRequest, directory: &Path) -> io::Result<()> {
-        let mut server = backend::connect(directory, self.connect_deadline).await?;
-        server.write_all(&request.encode()).await?;
-        let mut nothing = [0; 64];
-        while server.read(&mut nothing).await? > 0 {}
-        Ok(())
-    }
+/// Ends when the server has acted on the request, which is when it closes: the client takes our
+/// closing as the sign that it may go on.
+async fn send(request: &CancelRequest, directory: &Path, within: Duration) -> io::Result<()> {
+    let mut server = backend::connect(directory, within).await?;
+    server.write_all(&request.encode()).await?;
+    let mut nothing = [0; 64];
+    while server.read(&mut nothing).await? > 0 {}
+    Ok(())
 }
 
 impl Registered {
@@ -176,6 +273,8 @@ impl Drop for Registered {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::UnixListener;
+
     use super::*;
 
     fn request(process_id: u32, key: &[u8]) -> CancelRequest {
@@ -209,6 +308,59 @@ mod tests {
                 .iter()
                 .all(|shard| shard.lock().unwrap().is_empty())
         );
+    }
+
+    /// A server that has stopped takes requests, into its queue, and never ends.
+    #[tokio::test]
+    async fn a_server_that_never_ends_keeps_no_other_tenants_requests_back() {
+        let root = tempfile::tempdir().unwrap();
+        let limits = Limits {
+            cancels_in_flight_max: 16,
+            cancel_deadline: Duration::from_secs(30),
+            ..Limits::default()
+        };
+        let table = Arc::new(CancelTable::new(&limits));
+        let serve = |tenant: &str, key: &[u8]| {
+            let directory = root.path().join(tenant);
+            std::fs::create_dir(&directory).unwrap();
+            let listener = UnixListener::bind(directory.join(backend::SOCKET_NAME)).unwrap();
+            let issuer = Issuer {
+                socket_directory: directory,
+                ..issuer(tenant)
+            };
+            (
+                listener,
+                table.register(7, CancelKey::new(key).unwrap(), issuer),
+            )
+        };
+        let (_stopped, _theirs) = serve("stopped", b"bad!");
+        let (other, _ours) = serve("other", b"good");
+        let counters = Arc::new(Counters::default());
+        let mut asked = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let (table, counters) = (Arc::clone(&table), Arc::clone(&counters));
+            let request = request(7, b"bad!");
+            asked.spawn(async move { table.deliver(&request, &counters, |_| true).await });
+        }
+        // All but those that may wait have ended by themselves.
+        for _ in 0..100 - 16 / CANCELS_IN_FLIGHT_TENANT_PART {
+            assert_eq!(asked.join_next().await.unwrap().unwrap(), None);
+        }
+        assert_eq!(counters.cancels_dropped.load(Relaxed), 98);
+        let ends = async {
+            let (mut connection, _) = other.accept().await.unwrap();
+            // All of it: closing with unread input would be a reset.
+            connection.read_exact(&mut [0; 16]).await.unwrap();
+        };
+        let good = request(7, b"good");
+        let (delivered, ()) = tokio::join!(table.deliver(&good, &counters, |_| true), ends);
+        assert_eq!(delivered, Some(issuer("other").tenant));
+        asked.shutdown().await;
+        assert!(
+            lock(&table.in_flight_of).is_empty(),
+            "places are given back"
+        );
+        assert_eq!(table.in_flight.load(Relaxed), 0);
     }
 
     #[test]

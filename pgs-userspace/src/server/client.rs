@@ -134,6 +134,7 @@ pub(super) async fn finish(
 
 fn announce(door: &FrontDoor, session: &Session) {
     Counters::add(&door.counters.sessions);
+    Counters::add(&session.happened.sessions);
     tracing::info!(
         session = session.id,
         tenant = %session.tenant,

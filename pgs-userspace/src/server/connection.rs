@@ -1,14 +1,11 @@
 //! One connection, from accept to session, refusal or close.
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -24,10 +21,11 @@ use super::cancel::Issuer;
 use super::client::ClientStream;
 use super::client::finish;
 use super::counters::Counters;
-use super::encryption::Encryption;
 use super::entrance::Places;
 use super::entrance::farewell;
 use super::lease::SessionLease;
+use super::live::Live;
+use super::live::Rules;
 use super::login::Login;
 use super::login::LoginEnd;
 use super::namespace::Namespaces;
@@ -37,17 +35,19 @@ use super::negotiation::negotiate;
 use super::origin;
 use super::origin::Origin;
 use super::path_choice;
+use super::routing::Hints;
+use super::routing::lossy;
 use super::sessions::Identity;
 use super::sessions::Sessions;
 use super::tls_policy;
 use super::tls_policy::Shown;
-use crate::config::configuration::Configuration;
 use crate::config::limits::CLOSE_LINGER;
 use crate::config::limits::NO_ACCESS_ANSWER_DELAY;
 use crate::datapath::DataPath;
+use crate::protocol::cancel::CancelKey;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::startup::StartupMessage;
-use crate::tenant::registry::RegistryError;
+use crate::tenant::id::TenantId;
 use crate::tenant::route::Route;
 use crate::tenant::route::RouteTable;
 use crate::tls::client_authorities::ClientAuthorities;
@@ -58,14 +58,13 @@ const INTERNAL_ROLE: &[u8] = b"postgres";
 /// What every connection uses.
 #[derive(Debug)]
 pub(super) struct FrontDoor {
-    pub(super) configuration: Configuration,
+    pub(super) live: Live,
     pub(super) routes: RouteTable,
     pub(super) sessions: Arc<Sessions>,
     pub(super) cancels: Arc<CancelTable>,
     pub(super) admission: Arc<Admission>,
     /// Refused clients that may take their time to read why.
     pub(super) farewells: Semaphore,
-    pub(super) encryption: Encryption,
     pub(super) authorities: ClientAuthorities,
     pub(super) namespaces: Namespaces,
     pub(super) counters: Counters,
@@ -73,17 +72,30 @@ pub(super) struct FrontDoor {
     pub(super) draining: std::sync::atomic::AtomicBool,
 }
 
+/// A connection that was just accepted.
+pub(super) struct Accepted {
+    pub(super) client: TcpStream,
+    pub(super) address: SocketAddr,
+    /// For whom its listener is above all.
+    pub(super) pinned: Option<TenantId>,
+}
+
 /// Serves one connection up to its session. `permit` bounds how many are at this stage.
 pub(super) async fn serve(
     door: Arc<FrontDoor>,
-    mut client: TcpStream,
-    address: SocketAddr,
+    connection: Accepted,
     permit: OwnedSemaphorePermit,
 ) {
+    let Accepted {
+        mut client,
+        address,
+        pinned,
+    } = connection;
     let accepted = Instant::now();
-    let deadline = accepted + door.configuration.limits.arrival_deadline;
+    let rules = door.live.rules();
+    let deadline = accepted + rules.configuration.limits.arrival_deadline;
     Counters::add(&door.counters.accepted);
-    let trusted = &door.configuration.proxy_protocol.trusted;
+    let trusted = &rules.configuration.proxy_protocol.trusted;
     let found = timeout_at(deadline, origin::find(&mut client, address, trusted)).await;
     let (address, front) = match found {
         Ok(Ok(Origin::Client(address, front))) => (address, Ok(front)),
@@ -99,13 +111,16 @@ pub(super) async fn serve(
     };
     let arrival = Arrival {
         door: &door,
+        rules: Arc::clone(&rules),
         address,
+        pinned,
         accepted,
         places,
         refusal: None,
     };
+    let offer = (&*rules, arrival.pinned.is_some());
     let opening = match front {
-        Ok(front) => timeout_at(deadline, negotiate(&mut client, &door, front)).await,
+        Ok(front) => timeout_at(deadline, negotiate(&mut client, &door, offer, front)).await,
         Err(end) => return arrival.serve(client, end).await,
     };
     match opening {
@@ -125,7 +140,10 @@ pub(super) fn late() -> Negotiated {
 /// A connection that has not said yet what it wants.
 pub(super) struct Arrival<'a> {
     pub(super) door: &'a FrontDoor,
+    /// What held when it came: all of it goes together.
+    pub(super) rules: Arc<Rules>,
     pub(super) address: SocketAddr,
+    pub(super) pinned: Option<TenantId>,
     accepted: Instant,
     places: Places,
     /// What a client that wants a session is told, where that is known already.
@@ -135,13 +153,15 @@ pub(super) struct Arrival<'a> {
 impl Arrival<'_> {
     /// When it must have said what it wants.
     pub(super) fn deadline(&self) -> Instant {
-        self.accepted + self.door.configuration.limits.arrival_deadline
+        self.accepted + self.rules.configuration.limits.arrival_deadline
     }
 
     pub(super) async fn serve(self, mut client: impl ClientStream, negotiated: Negotiated) {
         let Self {
             door,
+            rules,
             address,
+            pinned,
             accepted,
             places,
             refusal,
@@ -154,8 +174,10 @@ impl Arrival<'_> {
             Negotiated::Session(message, rest) => {
                 let ended = Connection {
                     door,
+                    rules,
                     client,
                     address,
+                    pinned,
                     accepted,
                 }
                 .log_in(&message, rest, places)
@@ -187,8 +209,10 @@ impl Arrival<'_> {
 /// A client that has sent its startup packet.
 struct Connection<'a, C> {
     door: &'a FrontDoor,
+    rules: Arc<Rules>,
     client: C,
     address: SocketAddr,
+    pinned: Option<TenantId>,
     accepted: Instant,
 }
 
@@ -212,9 +236,14 @@ impl<C: ClientStream> Connection<'_, C> {
                 return Err((self.client, refusal));
             }
         };
-        // From here on a session's place counts.
-        drop(places);
-        self.log_in_to(&route, lease, attempt, message, rest).await
+        // From here on a session's place counts; its address's until it is logged in.
+        let _of_address = places.of_address();
+        let door = self.door;
+        let ended = self.log_in_to(&route, lease, attempt, message, rest).await;
+        if let Err((_, refusal)) = &ended {
+            door.refused_at(&route.tenant, refusal);
+        }
+        ended
     }
 
     /// Whether and where the client may log in.
@@ -223,18 +252,21 @@ impl<C: ClientStream> Connection<'_, C> {
         message: &StartupMessage,
     ) -> Result<(Route, SessionLease, Option<Attempt>), Refusal> {
         let Self { door, address, .. } = self;
-        let user = String::from_utf8_lossy(message.user()).into_owned();
-        let database = String::from_utf8_lossy(message.database()).into_owned();
+        let (user, database) = (lossy(message.user()), lossy(message.database()));
         if door.is_draining() {
             return Err(Refusal::Draining);
         }
-        if door.encryption.required && !C::ENCRYPTED {
+        if self.rules.encryption.required && !C::ENCRYPTED {
             return Err(Refusal::TlsRequired);
         }
         if message.user() == INTERNAL_ROLE {
             return Err(Refusal::InternalRole { user });
         }
-        let route = self.route(message, &user, &database).map_err(|error| {
+        let hints = Hints {
+            server_name: self.client.server_name(),
+            pinned: self.pinned.as_ref(),
+        };
+        let route = door.route(&self.rules, hints, message).map_err(|error| {
             tracing::error!(%error, "the registry cannot be read");
             Refusal::RouterFault
         })?;
@@ -243,6 +275,24 @@ impl<C: ClientStream> Connection<'_, C> {
             database: database.clone(),
             address: address.ip().to_canonical().to_string(),
         };
+        let tenant = route.as_ref().map(|route| route.tenant.clone());
+        self.admit_to(route, no_access, message)
+            .inspect_err(|refusal| {
+                // Of a tenant that there is: nobody can make up more of them.
+                tenant
+                    .iter()
+                    .for_each(|tenant| door.refused_at(tenant, refusal));
+            })
+    }
+
+    /// The same, once it is known who is meant.
+    fn admit_to(
+        &self,
+        route: Option<Route>,
+        no_access: Refusal,
+        message: &StartupMessage,
+    ) -> Result<(Route, SessionLease, Option<Attempt>), Refusal> {
+        let Self { door, address, .. } = self;
         let (route, attempt) = door.let_in(route, *address, no_access)?;
         let shown = Shown {
             encrypted: C::ENCRYPTED,
@@ -253,34 +303,12 @@ impl<C: ClientStream> Connection<'_, C> {
         let tenant = route.tenant.clone();
         let identity = Identity {
             tenant,
-            user: Some(user),
-            database: Some(database),
+            user: Some(lossy(message.user())),
+            database: Some(lossy(message.database())),
             client: *address,
         };
         let lease = door.sessions.begin(identity, &route.settings)?;
         Ok((route, lease, attempt))
-    }
-
-    /// The tenant that the server name is for, if it is one for tenants; else the one called like
-    /// the user, else like the database, else like the option says.
-    fn route(
-        &self,
-        message: &StartupMessage,
-        user: &str,
-        database: &str,
-    ) -> Result<Option<Route>, RegistryError> {
-        let (routes, encryption) = (&self.door.routes, &self.door.encryption);
-        let name = self.client.server_name();
-        if let Some(label) = name.and_then(|name| encryption.tenant_label(name)) {
-            return routes.find(label, label);
-        }
-        match (routes.find(user, database)?, message.tenant_option()) {
-            (None, Some(tenant)) => {
-                let tenant = String::from_utf8_lossy(&tenant);
-                routes.find(&tenant, &tenant)
-            }
-            (found, _) => Ok(found),
-        }
     }
 
     async fn log_in_to(
@@ -293,17 +321,19 @@ impl<C: ClientStream> Connection<'_, C> {
     ) -> Result<(), (C, Refusal)> {
         let Self {
             door,
+            rules,
             mut client,
             address,
             accepted,
+            ..
         } = self;
         let deadline = accepted + route.settings.login_deadline;
-        let within = door.configuration.limits.backend_connect_deadline;
+        let within = rules.configuration.limits.backend_connect_deadline;
         let packet = match origin::startup_packet(route, message, address) {
             Ok(packet) => packet,
             Err(refusal) => return Err((client, refusal)),
         };
-        let mut backend = match connect(route, &packet, within).await {
+        let mut backend = match backend::begin(route, &packet, within).await {
             Ok(backend) => backend,
             Err(refusal) => return Err((client, refusal)),
         };
@@ -324,15 +354,7 @@ impl<C: ClientStream> Connection<'_, C> {
         match ended {
             Ok(Ok(LoginEnd::Ready)) => {
                 if let Some((process_id, key)) = login.key.take() {
-                    lease
-                        .session()
-                        .backend_pid
-                        .store(process_id.into(), RELAXED);
-                    let issuer = Issuer {
-                        tenant: route.tenant.clone(),
-                        socket_directory: route.socket_directory.clone(),
-                    };
-                    lease.learn_key(door.cancels.register(process_id, key, issuer));
+                    door.learn_key(route, &mut lease, process_id, key);
                 }
                 let relayed = path_choice::relayed(route.settings.path, message);
                 client.begin_session(door, backend, login.held.freeze(), relayed, lease);
@@ -340,6 +362,7 @@ impl<C: ClientStream> Connection<'_, C> {
             }
             Ok(Ok(LoginEnd::Refused(sqlstate, text))) => {
                 Counters::add(&door.counters.login_failed);
+                Counters::add(&lease.session().happened.logins_failed);
                 let sqlstate = sqlstate.map(|state| state.to_string()).unwrap_or_default();
                 tracing::info!(session, %address, tenant = %route.tenant, sqlstate, text,
                     "login refused by the backend");
@@ -361,25 +384,17 @@ impl<C: ClientStream> Connection<'_, C> {
     }
 }
 
-const RELAXED: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Relaxed;
-
-/// Connects to the tenant's server and sends it the startup packet.
-async fn connect(route: &Route, packet: &[u8], within: Duration) -> Result<UnixStream, Refusal> {
-    let connected = async {
-        let mut backend = backend::connect(&route.socket_directory, within).await?;
-        backend.write_all(packet).await?;
-        std::io::Result::Ok(backend)
-    };
-    connected.await.map_err(|error| {
-        tracing::warn!(tenant = %route.tenant, %error, "cannot connect to the tenant's server");
-        match error.kind() {
-            // No socket, or one that a killed server has left.
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Refusal::TenantStopped,
-            // Its queue of new connections stayed full, or it went away in the middle.
-            ErrorKind::WouldBlock | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
-                Refusal::TenantStarting
-            }
-            _ => Refusal::RouterFault,
-        }
-    })
+impl FrontDoor {
+    /// By what the session's backend can be cancelled.
+    fn learn_key(&self, route: &Route, lease: &mut SessionLease, process_id: u32, key: CancelKey) {
+        let session = lease.session();
+        session.backend_pid.store(process_id.into(), RELAXED);
+        let issuer = Issuer {
+            tenant: route.tenant.clone(),
+            socket_directory: route.socket_directory.clone(),
+        };
+        lease.learn_key(self.cancels.register(process_id, key, issuer));
+    }
 }
+
+const RELAXED: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Relaxed;

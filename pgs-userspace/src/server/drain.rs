@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::connection::FrontDoor;
-use super::run::StopSignals;
+use super::signals::StopSignals;
 use crate::config::limits::DRAIN_CHECK_INTERVAL;
 use crate::config::limits::SECURE_RELAY_END_DEADLINE;
 use crate::datapath::handover::CloseReason;

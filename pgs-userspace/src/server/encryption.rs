@@ -67,7 +67,15 @@ pub(super) enum HandshakeError {
 
 impl Encryption {
     pub(super) fn new(certificates: CertificateStore, tls: &Tls) -> Result<Self, rustls::Error> {
-        let certificates = Arc::new(certificates);
+        Self::of(Arc::new(certificates), tls)
+    }
+
+    /// The same certificates, but as `tls` says from now on.
+    pub(super) fn with(&self, tls: &Tls) -> Result<Self, rustls::Error> {
+        Self::of(Arc::clone(&self.certificates), tls)
+    }
+
+    fn of(certificates: Arc<CertificateStore>, tls: &Tls) -> Result<Self, rustls::Error> {
         let (version_min, verifier) = (tls.version_min, PossessionVerifier::default());
         let configuration = configuration_of(
             &certificates,
@@ -88,6 +96,12 @@ impl Encryption {
     pub(super) async fn has_certificate(&self) -> bool {
         self.certificates.refresh().await;
         !self.certificates.is_empty()
+    }
+
+    /// Whether anybody can encrypt: by a certificate of ours, or as `passthrough` says by a
+    /// tenant's own server, to which a server name leads.
+    pub(super) fn offers_anything(&self, passthrough: bool) -> bool {
+        !self.certificates.is_empty() || self.has_domains() && passthrough
     }
 
     /// Whether server names can name tenants.

@@ -30,7 +30,15 @@ use crate::tenant::settings::TenantSettings;
 #[derive(Debug)]
 pub(super) struct Places {
     _of_all: OwnedSemaphorePermit,
-    _of_address: Option<ArrivalPlace>,
+    of_address: Option<ArrivalPlace>,
+}
+
+impl Places {
+    /// Gives back the one in all. A login holds a place of its tenant, which has not so many: one
+    /// address alone must not take them all without a password.
+    pub(super) fn of_address(self) -> Option<ArrivalPlace> {
+        self.of_address
+    }
 }
 
 impl FrontDoor {
@@ -43,7 +51,7 @@ impl FrontDoor {
         let of_address = self.admission.arrive(address.ip())?;
         Ok(Places {
             _of_all: of_all,
-            _of_address: of_address,
+            of_address,
         })
     }
 
@@ -88,6 +96,11 @@ impl FrontDoor {
         timeout(CLOSE_LINGER, farewell).await.ok();
     }
 
+    /// Counts a refusal at a tenant that there is.
+    pub(super) fn refused_at(&self, tenant: &TenantId, refusal: &Refusal) {
+        self.sessions.tenants.of(tenant).refused(refusal);
+    }
+
     /// Delivers a request to cancel, if its client may.
     pub(super) async fn cancel(&self, request: &CancelRequest, address: SocketAddr) {
         if !self.admission.may_cancel(address.ip()) {
@@ -102,7 +115,10 @@ impl FrontDoor {
                 false
             }
         };
-        self.cancels.deliver(request, &self.counters, may).await;
+        let delivered = self.cancels.deliver(request, &self.counters, may).await;
+        if let Some(tenant) = delivered {
+            Counters::add(&self.sessions.tenants.of(&tenant).cancels_routed);
+        }
     }
 
     /// The tenant that a client is let in to. Whatever keeps it out, it is told the same; the log

@@ -14,11 +14,13 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
+use super::connection::Accepted;
 use super::connection::FrontDoor;
 use super::connection::serve;
 use crate::config::limits::ACCEPT_RETRY_INTERVAL;
 use crate::config::limits::LISTEN_BACKLOG_MAX;
 use crate::config::sections::Limits;
+use crate::tenant::id::TenantId;
 
 /// Binds and listens.
 pub(super) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -43,6 +45,7 @@ pub(super) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 pub(super) async fn accept(
     door: Arc<FrontDoor>,
     listener: Arc<TcpListener>,
+    pinned: Option<TenantId>,
     arrivals: Arc<Semaphore>,
 ) {
     loop {
@@ -57,11 +60,16 @@ pub(super) async fn accept(
                 continue;
             }
         };
-        if let Err(error) = prepare(&client, &door.configuration.limits) {
+        if let Err(error) = prepare(&client, &door.live.rules().configuration.limits) {
             // The client has gone already: the next step would find out the same.
             tracing::debug!(%address, %error, "a socket option was refused");
         }
-        tokio::spawn(serve(Arc::clone(&door), client, address, permit));
+        let connection = Accepted {
+            client,
+            address,
+            pinned: pinned.clone(),
+        };
+        tokio::spawn(serve(Arc::clone(&door), connection, permit));
     }
 }
 

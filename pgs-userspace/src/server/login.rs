@@ -114,7 +114,7 @@ impl Login {
                 read = client.read_buf(&mut self.held), if listen => {
                     client_ended = read? == 0;
                     if client_ended && self.held.is_empty() {
-                        return Ok(LoginEnd::ClientGone);
+                        return Ok(self.client_closed());
                     }
                 }
             }
@@ -165,6 +165,14 @@ impl Login {
             }
             _ => {}
         })
+    }
+
+    /// Whoever is refused need not wait for the backend's end.
+    fn client_closed(&mut self) -> LoginEnd {
+        match self.refused.take() {
+            Some((sqlstate, message)) => LoginEnd::Refused(sqlstate, message),
+            None => LoginEnd::ClientGone,
+        }
     }
 
     fn backend_closed(&mut self) -> LoginEnd {

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 use super::connection::FrontDoor;
 use super::encryption::SecureStream;
+use super::live::Rules;
 use crate::protocol::Parsed;
 use crate::protocol::cancel::CancelRequest;
 use crate::protocol::refusal::Refusal;
@@ -68,6 +69,7 @@ pub(super) enum Opening {
 pub(super) async fn negotiate(
     client: &mut TcpStream,
     door: &FrontDoor,
+    (rules, pinned): (&Rules, bool),
     front: BytesMut,
 ) -> io::Result<Opening> {
     let mut exchange = Exchange {
@@ -80,10 +82,12 @@ pub(super) async fn negotiate(
             Next::End(negotiated) => return Ok(Opening::Settled(negotiated)),
         };
         match packet {
-            FirstPacket::DirectTls if exchange.is_first() && door.offers_tls().await => {
+            FirstPacket::DirectTls
+                if exchange.is_first() && door.offers_tls(rules, pinned).await =>
+            {
                 return Ok(Opening::Encrypt(TlsRequest::Direct, exchange.buffer));
             }
-            FirstPacket::Ssl if !exchange.asked_ssl && door.offers_tls().await => {
+            FirstPacket::Ssl if !exchange.asked_ssl && door.offers_tls(rules, pinned).await => {
                 if exchange
                     .buffer
                     .first()

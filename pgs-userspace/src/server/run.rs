@@ -7,16 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use nix::sys::resource::Resource;
-use nix::sys::resource::getrlimit;
-use nix::sys::resource::setrlimit;
 use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
-use tokio::signal::unix::SignalKind;
-use tokio::signal::unix::signal;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -24,27 +18,33 @@ use super::accepting::Accepting;
 use super::admin;
 use super::admin::Process;
 use super::admission::Admission;
-use super::budget::Budget;
+use super::budget::budget;
 use super::cancel::CancelTable;
 use super::connection::FrontDoor;
 use super::counters::Counters;
-use super::drain::drain;
 use super::encryption::Encryption;
+use super::ending::Ending;
+use super::ending::Leaving;
 use super::idle;
 use super::keeping::TABLE;
 use super::listener;
+use super::live::Live;
+use super::live::Rules;
 use super::namespace::Namespaces;
 use super::notify;
 use super::outliving::KernelSessions;
 use super::outliving::Left;
-use super::remaining;
+use super::reload::Reloader;
 use super::sessions::Sessions;
+use super::signals::Signals;
+use super::signals::StopSignals;
 use super::survival::KeptListeners;
 use super::survival::Survival;
 use crate::config::configuration::Configuration;
 use crate::config::directories::Directories;
 use crate::config::limits::FAREWELLS_MAX;
-use crate::config::sections::Limits;
+use crate::config::listen::ListenOn;
+use crate::config::source::Source;
 use crate::datapath::DataPath;
 use crate::datapath::DataPathError;
 use crate::datapath::Prepared;
@@ -63,19 +63,14 @@ pub struct Settings {
     pub directories: Directories,
     /// What the operator has decided.
     pub configuration: Configuration,
+    /// Where that can be read again.
+    pub source: Source,
     /// The file that part of it comes from.
     pub configuration_file: Option<PathBuf>,
     /// Whether a router that is running is taken over.
     pub take_over: bool,
     /// Whether descriptors are kept outside this process.
     pub keeper: bool,
-}
-
-impl Settings {
-    fn configuration_file_name(&self) -> Option<String> {
-        let file = self.configuration_file.as_ref()?;
-        Some(file.display().to_string())
-    }
 }
 
 /// Why the router does not run.
@@ -143,11 +138,14 @@ pub enum ServeError {
 pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let begun = Instant::now();
     let configuration = &settings.configuration;
-    let limits = &configuration.limits;
-    let budget = budget(limits);
+    let budget = budget(&configuration.limits);
     let sessions_max = budget.sessions;
     // A signal that comes while the parts are being built must not be lost.
-    let mut stop = StopSignals::listen()?;
+    let Signals {
+        mut stop,
+        mut leave,
+        hangup,
+    } = Signals::listen()?;
     Survival::may_begin(&settings)?;
     // What can fail is built first: a router that lets go for this one must not do so for nothing.
     let routes = RouteTable::open(&settings.directories, configuration.tenant_defaults.clone())?;
@@ -164,20 +162,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let data_path = Arc::new(DataPath::start(prepared, left.descriptors)?);
     // Everything is loaded and listened on.
     privileges::relinquish()?;
-    let door = Arc::new(FrontDoor {
-        routes,
-        configuration: configuration.clone(),
-        sessions: Arc::new(Sessions::new(sessions_max)),
-        cancels: Arc::new(CancelTable::new(limits)),
-        admission: Arc::new(Admission::new(limits)),
-        farewells: Semaphore::new(FAREWELLS_MAX),
-        encryption,
-        authorities: ClientAuthorities::default(),
-        namespaces: Namespaces::default(),
-        counters: Counters::default(),
-        data_path,
-        draining: AtomicBool::new(false),
-    });
+    let door = front_door(configuration, routes, encryption, data_path, sessions_max);
     let outliving = KernelSessions {
         door: Arc::clone(&door),
         kept: survival.kept.clone(),
@@ -185,58 +170,77 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         table: OnceLock::new(),
     };
     let elsewhere = outliving.begin(held, left.table);
-    let process = Arc::new(process(&settings, begun, &listeners, &survival));
+    let (source, file) = (settings.source.clone(), settings.configuration_file.clone());
+    let reloader = Arc::new(Reloader::new(Arc::clone(&door), source, file));
+    let process = Arc::new(Process {
+        begun,
+        listen: addresses(&listeners, &configuration.serve.listen),
+        kept: survival.kept.clone(),
+        reloader: Arc::clone(&reloader),
+    });
     announce(&door, sessions_max, &process);
     let mut tasks = JoinSet::new();
     let admin = tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
     let elsewhere = tasks.spawn(elsewhere.watch());
     tasks.spawn(idle::watch(Arc::clone(&door)));
+    tasks.spawn(reloader.at_signals(hangup));
+    let pinned = configuration.serve.listen.iter();
+    let pinned = pinned.map(|on| on.tenant.clone());
+    let listeners = listeners.into_iter().zip(pinned).collect();
     let accepting = Accepting::start(&door, listeners, budget.arrivals);
-    let ending = serve(accepting, &mut stop, &mut survival, &outliving).await;
-    let drain_deadline = configuration.serve.drain_deadline.0;
+    let ending = serve(accepting, &mut stop, &mut leave, &mut survival, &outliving).await;
     // This router's sessions alone are waited for.
     elsewhere.abort();
-    if ending == Ending::HandedOver {
-        // The socket under this name is the other router's now.
-        admin.abort();
-        tasks.spawn(remaining::mind(Arc::clone(&door)));
-        drain(&door, drain_deadline, &mut stop).await;
-        return Ok(());
-    }
-    notify::stopping("waiting for sessions to end");
-    survival.let_go_of_listeners();
-    door.draining.store(true, Relaxed);
-    drain(&door, drain_deadline, &mut stop).await;
-    tasks.shutdown().await;
-    survival.end().await;
-    std::fs::remove_file(&admin_path).map_err(system("unlink", &admin_path))
+    let left = Leaving {
+        door,
+        tasks,
+        admin,
+        survival,
+        admin_path,
+    };
+    left.end(ending, &mut stop).await
 }
 
-/// What the admin socket is to tell of this process.
-fn process(
-    settings: &Settings,
-    begun: Instant,
-    listeners: &[Arc<TcpListener>],
-    survival: &Survival,
-) -> Process {
-    Process {
-        begun,
-        listen: addresses(listeners),
-        kept: survival.kept.clone(),
-        configuration_file: settings.configuration_file_name(),
-    }
+/// What every connection uses.
+fn front_door(
+    configuration: &Configuration,
+    routes: RouteTable,
+    encryption: Encryption,
+    data_path: Arc<DataPath>,
+    sessions_max: usize,
+) -> Arc<FrontDoor> {
+    let limits = &configuration.limits;
+    Arc::new(FrontDoor {
+        routes,
+        live: Live::new(Rules {
+            configuration: configuration.clone(),
+            encryption,
+        }),
+        sessions: Arc::new(Sessions::new(sessions_max)),
+        cancels: Arc::new(CancelTable::new(limits)),
+        admission: Arc::new(Admission::new(limits)),
+        farewells: Semaphore::new(FAREWELLS_MAX),
+        authorities: ClientAuthorities::default(),
+        namespaces: Namespaces::default(),
+        counters: Counters::default(),
+        data_path,
+        draining: AtomicBool::new(false),
+    })
 }
 
 /// Accepts connections until it is over, and why it is.
 async fn serve(
     mut accepting: Accepting,
     stop: &mut StopSignals,
+    leave: &mut Signal,
     survival: &mut Survival,
     outliving: &KernelSessions,
 ) -> Ending {
+    let keeps = survival.outlives();
     let ending = loop {
         let event = tokio::select! {
             () = stop.first() => break Ending::Stop,
+            _ = leave.recv() => break if keeps { Ending::Left } else { Ending::Stop },
             event = survival.event() => event,
         };
         // Not given up half-way: a signal waits until it is certain whose the sessions are.
@@ -246,19 +250,21 @@ async fn serve(
     };
     // Whoever has accepted the last connections closes the listeners with this.
     accepting.stop().await;
+    if ending == Ending::Left {
+        accepting.let_go(outliving).await;
+    }
     ending
 }
 
-/// Why this router does not serve any longer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    Stop,
-    HandedOver,
-}
-
-fn addresses(listeners: &[Arc<TcpListener>]) -> Vec<String> {
-    let address = |listener: &Arc<TcpListener>| Some(listener.local_addr().ok()?.to_string());
-    listeners.iter().filter_map(address).collect()
+/// As they are, also where the kernel has chosen the port.
+fn addresses(listeners: &[Arc<TcpListener>], asked: &[ListenOn]) -> Vec<String> {
+    let pairs = listeners.iter().zip(asked);
+    let address = |(listener, asked): (&Arc<TcpListener>, &ListenOn)| {
+        let address = listener.local_addr().ok()?;
+        let tenant = asked.tenant.clone();
+        Some(ListenOn { address, tenant }.to_string())
+    };
+    pairs.filter_map(address).collect()
 }
 
 /// Tells the log and the service manager that clients are served, and how.
@@ -271,7 +277,7 @@ fn announce(door: &FrontDoor, sessions_max: usize, process: &Process) {
         reason = findings.reason.as_deref(),
         sessions_max,
         uid = nix::unistd::geteuid().as_raw(),
-        configuration = process.configuration_file.as_deref(),
+        configuration = process.reloader.last().file,
         "serving"
     );
     notify::ready(&format!("path {path}"));
@@ -282,40 +288,16 @@ fn encryption(settings: &Settings, routes: &RouteTable) -> Result<Encryption, Se
     let directory = settings.directories.certificates();
     let certificates = CertificateStore::open(directory.clone());
     let tls = &settings.configuration.tls;
-    let elsewhere = !tls.domains.0.is_empty() && routes.tls_wishes()?.passthrough;
-    if tls.required && certificates.is_empty() && !elsewhere {
+    let encryption = Encryption::new(certificates, tls)?;
+    if tls.required && !encryption.offers_anything(routes.tls_wishes()?.passthrough) {
         return Err(ServeError::NoCertificate(directory));
     }
-    Ok(Encryption::new(certificates, tls)?)
-}
-
-/// SIGTERM and SIGINT.
-pub(super) struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    fn listen() -> Result<Self, ServeError> {
-        let listen = |kind| signal(kind).map_err(system("sigaction", &PathBuf::from("signals")));
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    /// The next of either.
-    pub(super) async fn first(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
+    Ok(encryption)
 }
 
 /// Listens on every address, with the socket that was kept for it where there is one.
 fn bind_all(
-    addresses: &[SocketAddr],
+    addresses: &[ListenOn],
     kept: &mut KeptListeners,
 ) -> Result<Vec<Arc<TcpListener>>, ServeError> {
     let mut bind = |address: &SocketAddr| {
@@ -324,7 +306,7 @@ fn bind_all(
     };
     addresses
         .iter()
-        .map(|address| {
+        .map(|ListenOn { address, .. }| {
             let listener = bind(address).map_err(|error: io::Error| match error.kind() {
                 io::ErrorKind::AddrInUse => ServeError::AddressInUse { address: *address },
                 _ => ServeError::Listen {
@@ -335,34 +317,6 @@ fn bind_all(
             listener.map(Arc::new)
         })
         .collect()
-}
-
-/// What of the configured bounds the limit on open files has room for.
-fn budget(limits: &Limits) -> Budget {
-    let (sessions_max, arrivals_max) = (limits.sessions_max, limits.arrivals_max);
-    let descriptors = raise_descriptor_limit(Budget::descriptors(sessions_max, arrivals_max));
-    let budget = Budget::within(descriptors, sessions_max, arrivals_max);
-    if budget.sessions < sessions_max {
-        let sessions_max = budget.sessions;
-        tracing::info!(sessions_max, "sessions bounded by the limit on open files");
-    }
-    budget
-}
-
-/// Raises the limit on open files to what is wanted, or as far as it goes; how many it allows.
-/// Beyond the hard limit it goes with CAP_SYS_RESOURCE.
-fn raise_descriptor_limit(wanted: usize) -> usize {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
-        return usize::MAX;
-    };
-    let wanted = wanted as u64;
-    let set = |limit: u64| setrlimit(Resource::RLIMIT_NOFILE, limit, limit).map(|()| limit);
-    let raised = if wanted > hard {
-        set(wanted).or_else(|_| set(hard))
-    } else {
-        set(hard)
-    };
-    usize::try_from(raised.unwrap_or(soft)).unwrap_or(usize::MAX)
 }
 
 pub(super) fn system(

@@ -1,6 +1,7 @@
 //! A connection that asked for TLS: who ends it, and the handshake.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::BytesMut;
@@ -17,6 +18,7 @@ use super::counters::Counters;
 use super::encryption::ClientCertificateRequest;
 use super::entrance::is_allowed;
 use super::lease::SessionLease;
+use super::live::Rules;
 use super::negotiation::TlsRequest;
 use super::negotiation::negotiate_encrypted;
 use super::passthrough;
@@ -27,6 +29,7 @@ use crate::config::limits::CLIENT_HELLO_BYTES_MAX;
 use crate::config::limits::CLIENT_HELLO_READ_BYTES;
 use crate::config::limits::SERVER_NAME_ANSWER_DELAY;
 use crate::protocol::refusal::Refusal;
+use crate::tenant::id::TenantId;
 use crate::tenant::route::Access;
 use crate::tenant::route::Route;
 use crate::tenant::settings::TlsPolicy;
@@ -76,7 +79,8 @@ impl Arrival<'_> {
     ) {
         let (door, address, deadline) = (self.door, self.address, self.deadline());
         self.refusal = refusal;
-        let handshake = door
+        let rules = Arc::clone(&self.rules);
+        let handshake = rules
             .encryption
             .accept(client, request, front, self.certificates());
         let mut client = match timeout_at(deadline, handshake).await {
@@ -112,12 +116,13 @@ impl Arrival<'_> {
         }
     }
 
-    /// Only a server name can lead to a tenant before anything is decrypted. Where it leads to
-    /// none, to one that does not let this client in, or to one that has no TLS of its own, the
-    /// same is done after the same time.
+    /// Only a server name, or the listener, can lead to a tenant before anything is decrypted.
+    /// Where it leads to none, to one that does not let this client in, or to one that has no TLS
+    /// of its own, the same is done after the same time.
     async fn tls_end(&self, name: Option<&str>, request: TlsRequest) -> TlsEnd {
-        let label = name.and_then(|name| self.door.encryption.tenant_label(name));
-        let Some(label) = label else {
+        let label = name.and_then(|name| self.rules.encryption.tenant_label(name));
+        // What comes encrypted to a listener for one tenant can name no other to begin with.
+        let Some(label) = label.or(self.pinned.as_ref().map(TenantId::as_str)) else {
             return TlsEnd::Here(None);
         };
         // What is remembered of all tenants may be a moment old; what one of them wants must not.
@@ -144,6 +149,7 @@ impl Arrival<'_> {
         match self.connect_through(&route, request).await {
             Ok((server, lease)) => TlsEnd::There(server, lease),
             Err(refusal) => {
+                self.door.refused_at(&route.tenant, &refusal);
                 // Told behind a handshake with a certificate of ours, if there is one.
                 tracing::info!(address = %self.address, tenant = %route.tenant,
                     refusal = refusal.name(), "TLS is not passed through");
@@ -173,7 +179,7 @@ impl Arrival<'_> {
         };
         let lease = door.sessions.begin(identity, settings)?;
         let directory = &route.socket_directory;
-        let within = door.configuration.limits.backend_connect_deadline;
+        let within = self.rules.configuration.limits.backend_connect_deadline;
         let server = passthrough::connect(&door.namespaces, directory, request, within).await;
         let server = server.map_err(|error| {
             let tenant = &route.tenant;
@@ -187,6 +193,7 @@ impl Arrival<'_> {
     fn pass_through(self, client: TcpStream, server: TcpStream, hello: &[u8], lease: SessionLease) {
         let session = lease.session();
         Counters::add(&self.door.counters.sessions);
+        Counters::add(&session.happened.sessions);
         Counters::add(&self.door.counters.tls_passed_through);
         tracing::info!(
             session = session.id,
@@ -200,9 +207,10 @@ impl Arrival<'_> {
 
 impl FrontDoor {
     /// Whether a client that asks for TLS gets it: from here, or from a tenant's own server.
-    pub(super) async fn offers_tls(&self) -> bool {
-        self.encryption.has_certificate().await
-            || self.encryption.has_domains() && self.tls_wishes().passthrough
+    /// `pinned` where the listener leads to a tenant without a server name.
+    pub(super) async fn offers_tls(&self, rules: &Rules, pinned: bool) -> bool {
+        rules.encryption.has_certificate().await
+            || (pinned || rules.encryption.has_domains()) && self.tls_wishes().passthrough
     }
 
     /// What tenants want of TLS.

@@ -1,5 +1,6 @@
 //! The live sessions: how many there may be, and what is known of each.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::hash::RandomState;
@@ -18,6 +19,9 @@ use tokio::sync::Notify;
 
 use super::keeping::Keeping;
 use super::lease::SessionLease;
+use super::tenants::Happened;
+use super::tenants::Tenants;
+use crate::admin::request::TenantReport;
 use crate::datapath::DataPath;
 use crate::datapath::handover::CloseReason;
 use crate::datapath::meter::Meter;
@@ -38,9 +42,12 @@ pub(super) struct Sessions {
     next_id: AtomicU64,
     live: AtomicUsize,
     pub(super) keeping: Keeping,
+    pub(super) tenants: Tenants,
+    /// Held while a session's bytes become those of its tenant: they are counted once at any time.
+    ending: Mutex<()>,
     /// Of these, those whose idleness is bounded.
     bounded_by_idleness: AtomicUsize,
-    max: usize,
+    max: AtomicUsize,
 }
 
 /// One live session.
@@ -54,6 +61,8 @@ pub(super) struct Session {
     pub(super) database: Option<String>,
     pub(super) client: SocketAddr,
     pub(super) meter: Arc<Meter>,
+    /// What its tenant is told to have had.
+    pub(super) happened: Arc<Happened>,
     /// As announced in BackendKeyData; zero before.
     pub(super) backend_pid: AtomicU64,
     /// Set once the backend has announced it.
@@ -122,9 +131,16 @@ impl Sessions {
             next_id: AtomicU64::new(1),
             live: AtomicUsize::new(0),
             keeping: Keeping::default(),
+            tenants: Tenants::default(),
+            ending: Mutex::default(),
             bounded_by_idleness: AtomicUsize::new(0),
-            max,
+            max: AtomicUsize::new(max),
         }
+    }
+
+    /// How many there may be from now on. Should there be more, none is ended.
+    pub(super) fn set_max(&self, max: usize) {
+        self.max.store(max, Relaxed);
     }
 
     /// How many there are.
@@ -145,7 +161,7 @@ impl Sessions {
             database,
             client,
         } = identity;
-        if self.live.fetch_add(1, Relaxed) >= self.max {
+        if self.live.fetch_add(1, Relaxed) >= self.max.load(Relaxed) {
             self.live.fetch_sub(1, Relaxed);
             return Err(Refusal::TooManyConnections);
         }
@@ -221,6 +237,7 @@ impl Sessions {
     ) -> SessionLease {
         let session = Arc::new(Session {
             id,
+            happened: self.tenants.of(&identity.tenant),
             tenant: identity.tenant,
             user: identity.user,
             database: identity.database,
@@ -243,7 +260,11 @@ impl Sessions {
     /// The session is over: its place is another's.
     pub(super) fn forget(&self, session: &Session) {
         self.keeping.forget(session.id);
-        self.id_shard(session.id).remove(&session.id);
+        {
+            let _counted_once = lock(&self.ending);
+            self.id_shard(session.id).remove(&session.id);
+            session.happened.ended(&session.meter);
+        }
         let mut counts = self.tenant_shard(&session.tenant);
         if let Some(count) = counts.get_mut(&session.tenant) {
             *count -= 1;
@@ -269,6 +290,20 @@ impl Sessions {
             .collect();
         sessions.sort_unstable_by_key(|session| session.id);
         sessions
+    }
+
+    /// What happened at each tenant, and what is live there.
+    pub(super) fn of_tenants(&self) -> BTreeMap<String, TenantReport> {
+        let _counted_once = lock(&self.ending);
+        let mut reports = self.tenants.report();
+        for session in self.list(None) {
+            let report = reports.entry(session.tenant.to_string()).or_default();
+            let path = session.path_name().to_owned();
+            *report.sessions.entry(path).or_default() += 1;
+            report.router_to_backend += session.meter.relayed_to_backend();
+            report.router_to_client += session.meter.relayed_to_client();
+        }
+        reports
     }
 
     /// Ends every session of a tenant, wherever it is; how many were told.
@@ -328,42 +363,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn identity(tenant: &str) -> Identity {
-        Identity {
-            tenant: TenantId::parse(tenant).unwrap(),
-            user: Some(tenant.into()),
-            database: Some(tenant.into()),
-            client: ([127, 0, 0, 1], 1).into(),
-        }
-    }
-
-    #[test]
-    fn both_bounds_hold_and_a_dropped_lease_makes_room() {
-        let sessions = Arc::new(Sessions::new(3));
-        let two = TenantSettings {
-            connections_max: 2,
-            ..TenantSettings::default()
-        };
-        let first = sessions.begin(identity("a"), &two).unwrap();
-        let _second = sessions.begin(identity("a"), &two).unwrap();
-        assert!(matches!(
-            sessions.begin(identity("a"), &two),
-            Err(Refusal::TooManyTenantConnections { .. })
-        ));
-        let _third = sessions.begin(identity("b"), &two).unwrap();
-        assert!(matches!(
-            sessions.begin(identity("b"), &two),
-            Err(Refusal::TooManyConnections)
-        ));
-        assert_eq!(sessions.live(), 3);
-        drop(first);
-        assert_eq!(sessions.live(), 2);
-        assert_eq!(sessions.bounded_by_idleness(|_| true).len(), 0);
-        let again = sessions.begin(identity("a"), &two).unwrap();
-        assert_eq!(sessions.list(Some("a")).len(), 2);
-        assert_eq!(sessions.list(None).last().unwrap().id, again.session().id);
-    }
-}
+#[path = "sessions_tests.rs"]
+mod tests;

@@ -126,6 +126,12 @@ impl Survival {
         Ok((survival, held.unwrap_or_default()))
     }
 
+    /// Whether what is kept will be there for another router, once this one has ended by itself.
+    /// systemd ends a keeper together with the unit.
+    pub(super) fn outlives(&self) -> bool {
+        matches!(self.kept, Kept::By(_)) && !Environment::unit_without_store()
+    }
+
     /// The next thing that the store has to say. Never, where there is none.
     pub(super) async fn event(&mut self) -> Event {
         match self.events.recv().await {

@@ -56,7 +56,7 @@ impl RouteTable {
             return Ok(wishes);
         }
         let (reader, read_at) = (self.take()?, Instant::now());
-        let wishes = TlsWishes::read(&reader.connection, &self.defaults);
+        let wishes = TlsWishes::read(&reader.connection, &self.defaults());
         let wishes = wishes.map_err(RegistryError::query(&self.registry, "SELECT"))?;
         self.put_back(reader);
         self.wishes.set(read_at, wishes);
@@ -74,6 +74,11 @@ impl Remembered {
         let remembered = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (read_at, wishes) = remembered?;
         (read_at.elapsed() < TLS_WISHES_LIFETIME).then_some(wishes)
+    }
+
+    /// What was read does not hold any more.
+    pub(super) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Read at `read_at`.

@@ -53,6 +53,16 @@ fn named(name: &str) -> ClientHelloState {
 }
 
 #[test]
+fn a_dot_at_the_end_changes_nothing() {
+    // RFC 6066 has none there; libpq sends the host as it was typed.
+    let mut hello = hello(Some("acme.db.testx"));
+    let name = b"acme.db.testx";
+    let at = hello.windows(name.len()).position(|part| part == name);
+    hello[at.unwrap() + name.len() - 1] = b'.';
+    assert_eq!(read_in_pieces(&hello, usize::MAX), named("acme.db.test"));
+}
+
+#[test]
 fn the_name_in_lower_case_or_none() {
     let all = usize::MAX;
     assert_eq!(

@@ -4,6 +4,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use anyhow::ensure;
+use pgs_tests::login::PROTOCOL_3_0;
+use pgs_tests::login::startup_packet;
 use pgs_tests::process;
 use pgs_tests::router::Router;
 use pgs_tests::stage::Stage;
@@ -15,6 +17,8 @@ use super::THERE;
 use super::counter;
 use super::ensure_state;
 use super::log_in;
+
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// What a client is told that has said nothing yet.
 fn turned_away(router: &Router) -> anyhow::Result<()> {
@@ -54,6 +58,41 @@ pub(super) fn too_many_arrivals(stage: &Stage) -> anyhow::Result<()> {
     process::eventually("places are given back", Duration::from_secs(5), || {
         Ok(log_in(&router, HERE, alpha).ok())
     })?;
+    Ok(())
+}
+
+/// Whoever has no password does not take a tenant's places by beginning logins.
+pub(super) fn too_many_logins_under_way(stage: &Stage) -> anyhow::Result<()> {
+    let configuration = "[limits]\naddress_arrivals_max = 5\n";
+    let router = stage
+        .installation()?
+        .configured_router("logins", configuration)?;
+    let alpha = stage.alpha()?;
+    let packet = startup_packet(PROTOCOL_3_0, &[("user", &alpha.user)]);
+    let begin = || -> anyhow::Result<Wire> {
+        let mut wire = Wire::connect_from(HERE, router.address())?;
+        wire.send(&packet)?;
+        let asked = wire.message()?;
+        ensure!(asked.kind == b'R', "not asked for a password: {asked:?}");
+        Ok(wire)
+    };
+    let mut under_way = (0..5).map(|_| begin()).collect::<Result<Vec<_>, _>>()?;
+    for _ in 0..20 {
+        turned_away(&router)?;
+    }
+    log_in(&router, THERE, alpha)?;
+    drop(under_way.pop());
+    // Logged in, it holds none of these places.
+    let mut sessions = Vec::new();
+    for _ in 0..3 {
+        let session = process::eventually("a place is given back", LIMIT, || {
+            Ok(log_in(&router, HERE, alpha).ok())
+        })?;
+        sessions.push(session);
+    }
+    for session in &mut sessions {
+        ensure!(session.query_value("select 1")? == "1");
+    }
     Ok(())
 }
 

@@ -35,6 +35,10 @@ pub(crate) const SCENARIOS: &[Named] = &[
         addresses::too_many_arrivals,
     ),
     (
+        "too_many_logins_under_way_of_one_address",
+        addresses::too_many_logins_under_way,
+    ),
+    (
         "too_many_connections_of_one_address",
         addresses::too_many_connections,
     ),

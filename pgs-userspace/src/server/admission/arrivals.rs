@@ -18,7 +18,6 @@ const SHARDS: usize = 32;
 pub(super) struct Arrivals {
     shards: Vec<Mutex<HashMap<u128, u32>>>,
     hasher: RandomState,
-    max: u32,
 }
 
 /// A place among the arrivals of an address, given back when this is dropped.
@@ -28,22 +27,23 @@ pub(in crate::server) struct ArrivalPlace {
     address: u128,
 }
 
-impl Arrivals {
-    pub(super) fn new(max: u32) -> Self {
+impl Default for Arrivals {
+    fn default() -> Self {
         Self {
             shards: std::iter::repeat_with(Mutex::default)
                 .take(SHARDS)
                 .collect(),
             hasher: RandomState::new(),
-            max,
         }
     }
+}
 
-    /// A place, if the address has one left.
-    pub(super) fn enter(self: &Arc<Self>, address: u128) -> Option<ArrivalPlace> {
+impl Arrivals {
+    /// A place, if the address has one left of so many.
+    pub(super) fn enter(self: &Arc<Self>, address: u128, max: u32) -> Option<ArrivalPlace> {
         let mut shard = self.shard(address);
         let count = shard.entry(address).or_default();
-        if *count >= self.max {
+        if *count >= max {
             return None;
         }
         *count += 1;
@@ -80,13 +80,13 @@ mod tests {
 
     #[test]
     fn an_address_that_is_full_keeps_no_other_out_and_nothing_stays_behind() {
-        let arrivals = Arc::new(Arrivals::new(2));
-        let places: Vec<_> = [7, 7].map(|address| arrivals.enter(address)).into();
+        let arrivals = Arc::new(Arrivals::default());
+        let places: Vec<_> = [7, 7].map(|address| arrivals.enter(address, 2)).into();
         assert!(places.iter().all(Option::is_some));
-        assert!(arrivals.enter(7).is_none());
-        assert!(arrivals.enter(8).is_some());
+        assert!(arrivals.enter(7, 2).is_none());
+        assert!(arrivals.enter(8, 2).is_some());
         drop(places);
-        assert!(arrivals.enter(7).is_some());
+        assert!(arrivals.enter(7, 2).is_some());
         let empty = |shard: &Mutex<HashMap<_, _>>| shard.lock().unwrap().is_empty();
         assert!(arrivals.shards.iter().all(empty));
     }

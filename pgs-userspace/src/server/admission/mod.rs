@@ -10,6 +10,8 @@ mod table;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::RwLock;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -31,11 +33,41 @@ use crate::tenant::settings::TenantSettings;
 #[derive(Debug)]
 pub(super) struct Admission {
     begun: Instant,
-    arrivals: Option<Arc<Arrivals>>,
-    connections: Option<(Rate, Table<Bucket>)>,
-    cancels: Option<(Rate, Table<Bucket>)>,
+    rules: RwLock<Rules>,
+    arrivals: Arc<Arrivals>,
+    connections: Table<Bucket>,
+    cancels: Table<Bucket>,
     logins: Table<Bucket>,
-    failures: Option<(BackOff, Table<Failures>)>,
+    failures: Table<Failures>,
+}
+
+/// What holds now; none of what the operator has not asked for.
+#[derive(Debug, Clone, Copy)]
+struct Rules {
+    arrivals_max: Option<u32>,
+    connections: Option<Rate>,
+    cancels: Option<Rate>,
+    back_off: Option<BackOff>,
+}
+
+impl Rules {
+    fn of(limits: &Limits) -> Self {
+        let rate = |per_minute: Option<u32>, burst| {
+            per_minute.map(|number| Rate::per_minute(number, burst))
+        };
+        Self {
+            arrivals_max: limits.address_arrivals_max,
+            connections: rate(
+                limits.address_connection_rate_per_minute,
+                limits.address_connection_burst,
+            ),
+            cancels: rate(
+                limits.address_cancel_rate_per_minute,
+                limits.address_cancel_burst,
+            ),
+            back_off: BackOff::new(limits),
+        }
+    }
 }
 
 /// A login under way, whose end is told to [`Admission::login_failed`], or not.
@@ -48,37 +80,38 @@ pub(super) struct Attempt {
 
 impl Admission {
     pub(super) fn new(limits: &Limits) -> Self {
-        let rate = |per_minute: Option<u32>, burst| {
-            per_minute.map(|number| (Rate::per_minute(number, burst), Table::new()))
-        };
         Self {
             begun: Instant::now(),
-            arrivals: limits.address_arrivals_max.map(Arrivals::new).map(Arc::new),
-            connections: rate(
-                limits.address_connection_rate_per_minute,
-                limits.address_connection_burst,
-            ),
-            cancels: rate(
-                limits.address_cancel_rate_per_minute,
-                limits.address_cancel_burst,
-            ),
+            rules: RwLock::new(Rules::of(limits)),
+            arrivals: Arc::default(),
+            connections: Table::new(),
+            cancels: Table::new(),
             logins: Table::new(),
-            failures: BackOff::new(limits).map(|back_off| (back_off, Table::new())),
+            failures: Table::new(),
         }
+    }
+
+    /// What holds from now on. What was remembered stays: nobody is let off by it.
+    pub(super) fn set_limits(&self, limits: &Limits) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules::of(limits);
+    }
+
+    fn rules(&self) -> Rules {
+        *self.rules.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connection has come. What it gets is to be held until it has said what it wants.
     pub(super) fn arrive(&self, address: IpAddr) -> Result<Option<ArrivalPlace>, Refusal> {
-        let client = prefix(address);
-        if let Some((rate, table)) = &self.connections {
+        let (client, rules) = (prefix(address), self.rules());
+        if let Some(rate) = rules.connections {
             let now = self.now();
-            table
-                .with(client, now, |bucket| bucket.take(*rate, now))
+            self.connections
+                .with(client, now, |bucket| bucket.take(rate, now))
                 .map_err(|_| Refusal::TooManyFromAddress)?;
         }
-        match &self.arrivals {
+        match rules.arrivals_max {
             None => Ok(None),
-            Some(arrivals) => match arrivals.enter(client) {
+            Some(max) => match self.arrivals.enter(client, max) {
                 None => Err(Refusal::TooManyFromAddress),
                 place => Ok(place),
             },
@@ -87,11 +120,13 @@ impl Admission {
 
     /// Whether a cancel request of this address is to be looked at.
     pub(super) fn may_cancel(&self, address: IpAddr) -> bool {
-        let Some((rate, table)) = &self.cancels else {
+        let Some(rate) = self.rules().cancels else {
             return true;
         };
-        let now = self.now();
-        let taken = table.with(prefix(address), now, |bucket| bucket.take(*rate, now));
+        let (client, now) = (prefix(address), self.now());
+        let taken = self
+            .cancels
+            .with(client, now, |bucket| bucket.take(rate, now));
         taken.is_ok()
     }
 
@@ -104,9 +139,10 @@ impl Admission {
         settings: &TenantSettings,
     ) -> Result<Option<Attempt>, Refusal> {
         let now = self.now();
-        let attempt = match &self.failures {
+        let attempt = match self.rules().back_off {
             None => None,
-            Some((back_off, table)) => {
+            Some(back_off) => {
+                let table = &self.failures;
                 let key = table.key_of((prefix(address), tenant));
                 let begun = table.with(key, now, |failures| back_off.begin(failures, now));
                 let charge = begun.map_err(|wait| Refusal::TooManyFailedLogins {
@@ -132,12 +168,8 @@ impl Admission {
 
     /// How many were forgotten before their time, in all tables.
     pub(super) fn forgotten(&self) -> u64 {
-        let rates = [&self.connections, &self.cancels];
-        let rates = rates.into_iter().flatten();
-        let failures = self.failures.as_ref();
-        rates.map(|(_, table)| table.forgotten()).sum::<u64>()
-            + self.logins.forgotten()
-            + failures.map_or(0, |(_, table)| table.forgotten())
+        let rates = [&self.connections, &self.cancels, &self.logins];
+        rates.into_iter().map(Table::forgotten).sum::<u64>() + self.failures.forgotten()
     }
 
     fn now(&self) -> Duration {
@@ -145,9 +177,10 @@ impl Admission {
     }
 
     fn end(&self, key: u128, end: impl FnOnce(BackOff, &mut Failures, Duration)) {
-        if let Some((back_off, table)) = &self.failures {
+        if let Some(back_off) = self.rules().back_off {
             let now = self.now();
-            table.with(key, now, |failures| end(*back_off, failures, now));
+            self.failures
+                .with(key, now, |failures| end(back_off, failures, now));
         }
     }
 }

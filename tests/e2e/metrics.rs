@@ -1,0 +1,140 @@
+//! What `pgs metrics` prints: of each tenant what happened at it, and of strangers nothing.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use anyhow::ensure;
+use pgs_tests::login::PROTOCOL_3_0;
+use pgs_tests::login::startup_packet;
+use pgs_tests::process;
+use pgs_tests::router::Router;
+use pgs_tests::stage::Stage;
+use pgs_tests::tenant::Login;
+use pgs_tests::wire::Message;
+use pgs_tests::wire::Wire;
+
+use crate::Named;
+
+pub(crate) const SCENARIOS: &[Named] = &[("each_tenant_has_its_own", each_tenant_has_its_own)];
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Every sample by its name and labels, once each, as its text format has it.
+fn scrape(router: &Router) -> anyhow::Result<BTreeMap<String, f64>> {
+    let printed = router.pgs(&["metrics"])?;
+    let mut samples = BTreeMap::new();
+    let mut families = BTreeSet::new();
+    for line in printed.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let mut words = comment.split(' ');
+            if words.next() == Some("TYPE") {
+                let name = words.next().context("no name")?.to_owned();
+                let kind = words.next();
+                ensure!(matches!(kind, Some("counter" | "gauge")), "{line}");
+                ensure!(families.insert(name), "a family twice: {line}");
+            }
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').context("no value")?;
+        let name = series.split('{').next().unwrap_or_default();
+        ensure!(families.contains(name), "of no family: {line}");
+        let before = samples.insert(series.to_owned(), value.parse()?);
+        ensure!(before.is_none(), "a series twice: {line}");
+    }
+    Ok(samples)
+}
+
+/// The answer to a login with a password, or another one's name.
+fn attempt(router: &Router, user: &str, password: &str) -> anyhow::Result<Message> {
+    let mut wire = Wire::connect_tcp(router.address())?;
+    wire.send(&startup_packet(PROTOCOL_3_0, &[("user", user)]))?;
+    let messages = wire.authenticate(password)?.messages;
+    messages.last().cloned().context("no answer")
+}
+
+fn work(router: &Router, login: &Login) -> anyhow::Result<Wire> {
+    let mut wire = Wire::connect_tcp(router.address())?;
+    let key = wire.log_in(login)?.key()?;
+    ensure!(wire.query_value("select repeat('x', 100000)")?.len() == 100_000);
+    wire.send_query("select pg_sleep(10)")?;
+    std::thread::sleep(Duration::from_millis(200));
+    let mut cancel = Wire::connect_tcp(router.address())?;
+    cancel.send(&key.cancel_request())?;
+    ensure!(cancel.receive_to_end()?.is_empty());
+    wire.until_ready()?;
+    Ok(wire)
+}
+
+fn each_tenant_has_its_own(stage: &Stage) -> anyhow::Result<()> {
+    let router = stage.installation()?.second_router("metrics")?;
+    let (alpha, beta) = (stage.alpha()?, stage.beta()?);
+    let live = work(&router, alpha)?;
+    for _ in 0..2 {
+        ensure!(attempt(&router, &alpha.user, "wrong")?.kind == b'E');
+    }
+    router.pgs(&["set", &beta.user, "allow=192.0.2.0/24"])?;
+    let refused = attempt(&router, &beta.user, &beta.password);
+    router.pgs(&["set", &beta.user, "--unset", "allow"])?;
+    ensure!(refused?.sqlstate().as_deref() == Some("28000"));
+    for stranger in ["nobody", "somebody", "\"} 1\nforged"] {
+        let answer = attempt(&router, stranger, "x")?;
+        ensure!(answer.sqlstate().as_deref() == Some("28000"), "{answer:?}");
+    }
+
+    // A client may hear of its failure before it is counted.
+    let failed = "pgs_tenant_logins_failed_total{tenant=\"alpha\"}";
+    let samples = process::eventually("both failures are counted", LIMIT, || {
+        let samples = scrape(&router)?;
+        Ok((samples.get(failed) == Some(&2.0)).then_some(samples))
+    })?;
+    let value = |series: &str| samples.get(series).copied().unwrap_or(-1.0);
+    let tenants: BTreeSet<_> = samples
+        .keys()
+        .filter_map(|series| series.split("tenant=\"").nth(1)?.split('"').next())
+        .collect();
+    let expected = BTreeSet::from([&*alpha.user, &*beta.user]);
+    ensure!(tenants == expected, "strangers have series: {tenants:?}");
+    let at = |name: &str, tenant: &Login| value(&format!("{name}{{tenant=\"{}\"}}", tenant.user));
+    ensure!(at("pgs_tenant_sessions_total", alpha) == 1.0, "{samples:?}");
+    ensure!(
+        at("pgs_tenant_cancels_routed_total", alpha) == 1.0,
+        "{samples:?}"
+    );
+    ensure!(at("pgs_tenant_sessions_total", beta) == 0.0, "{samples:?}");
+    let refusals = "pgs_tenant_refusals_total{tenant=\"beta\",reason=\"no_access\"}";
+    ensure!(value(refusals) == 1.0, "{samples:?}");
+    ensure!(value("pgs_refusals_total{reason=\"no_access\"}") == 4.0);
+    ensure!(value("pgs_up") == 1.0 && value("pgs_configuration_good") == 1.0);
+    let path = stage.path().as_str();
+    let sessions = format!("pgs_tenant_sessions_live{{tenant=\"alpha\",path=\"{path}\"}}");
+    ensure!(value(&sessions) == 1.0, "{samples:?}");
+
+    // What is over still counts, and nothing counts twice.
+    let to_client = |samples: &BTreeMap<String, f64>| -> f64 {
+        ["kernel", "router"]
+            .map(|by| format!("{{tenant=\"alpha\",by=\"{by}\",direction=\"to_client\"}}"))
+            .iter()
+            .filter_map(|labels| samples.get(&format!("pgs_tenant_bytes_total{labels}")))
+            .sum()
+    };
+    let before = to_client(&samples);
+    ensure!((100_000.0..110_000.0).contains(&before), "{before} bytes");
+    drop(live);
+    process::eventually("the session is over", LIMIT, || {
+        Ok(router.sessions(&alpha.user)?.is_empty().then_some(()))
+    })?;
+    let after = to_client(&scrape(&router)?);
+    ensure!(
+        (before..before + 1_000.0).contains(&after),
+        "{before}, then {after}"
+    );
+
+    let mut command = router.command();
+    command.args(["metrics"]);
+    drop(router);
+    let printed = process::run(&mut command, LIMIT)?.success()?;
+    ensure!(printed.ends_with("\npgs_up 0\n"), "{printed}");
+    Ok(())
+}
