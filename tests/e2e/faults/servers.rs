@@ -78,7 +78,7 @@ fn server_goes(stage: &Stage, id: &str, end: End) -> anyhow::Result<()> {
         }
         let ended = if reads {
             std::thread::scope(|scope| {
-                let reading = scope.spawn(|| rows.to_the_end(&mut wire));
+                let reading = scope.spawn(|| rows.read_on(&mut wire));
                 end(stage, &tenant, &backend)?;
                 reading
                     .join()
@@ -86,7 +86,7 @@ fn server_goes(stage: &Stage, id: &str, end: End) -> anyhow::Result<()> {
             })?
         } else {
             end(stage, &tenant, &backend)?;
-            rows.to_the_end(&mut wire)?
+            rows.read_on(&mut wire)?
         };
         ensure!(ended < PROMPT, "reads: {reads}: closed after {ended:?}");
         ensure!(rows.0 >= ROWS_BEFORE, "{} rows", rows.0);
@@ -133,7 +133,7 @@ impl Rows {
     }
 
     /// Reads until the connection ends, be it within a message; how long after the last byte.
-    fn to_the_end(&mut self, wire: &mut Wire) -> anyhow::Result<Duration> {
+    fn read_on(&mut self, wire: &mut Wire) -> anyhow::Result<Duration> {
         loop {
             let waiting = Instant::now();
             match wire.message_or_end() {
