@@ -106,10 +106,10 @@ pub(super) fn failing_everywhere(runs: &[Run]) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn run(subject: Subject, tests: &[(&str, Verdict)]) -> Run {
+    pub(in crate::conformance) fn run(subject: Subject, tests: &[(&str, Verdict)]) -> Run {
         let tests = tests
             .iter()
             .map(|(name, verdict)| ((*name).to_owned(), *verdict));

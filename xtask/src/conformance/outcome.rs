@@ -233,14 +233,8 @@ fn counts(run: &Run) -> Counts {
 #[cfg(test)]
 mod tests {
     use super::super::compare::names_of_differing;
+    use super::super::compare::tests::run;
     use super::*;
-
-    fn run(subject: Subject, tests: &[(&str, Verdict)]) -> Run {
-        let tests = tests
-            .iter()
-            .map(|(name, verdict)| ((*name).to_owned(), *verdict));
-        Run::new(subject, tests.collect(), 1)
-    }
 
     #[test]
     fn a_second_try_tells_unsteady_tests_from_those_that_pgs_breaks() {
