@@ -17,7 +17,7 @@ const NOT_THE_KERNELS: [&str; 8] = [
 ];
 
 /// A moment's figures, in bytes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct MemoryUse {
     /// Of the kernel, for itself: what is in use and belongs to no program, no file and no cache.
     /// Bytes that wait in sockets are here, charged to somebody or not.
