@@ -7,7 +7,7 @@
 //! where a router was killed.
 
 /// Of everything in this file that two routers of different age must agree on.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Map of all flows: an array that the router maps into its memory, so that reading a counter
 /// costs no system call. Key: index of the flow.
@@ -39,7 +39,7 @@ pub const VERDICT_PROGRAM: &str = "pgs_verdict";
 /// The verdict program for where the target cannot be looked at: backend to client only.
 pub const ONE_WAY_PROGRAM: &str = "pgs_one_way";
 
-/// The program that answers how many buffers wait for a target; see [`Question`].
+/// The program that answers what waits for a target, and what a backend does; see [`Question`].
 pub const PROBE_PROGRAM: &str = "pgs_probe";
 
 /// Read-only data of the programs: a [`KernelLayout`].
@@ -53,6 +53,28 @@ pub const RELAY: u32 = 0;
 
 /// [`Orders::mode`]: bytes may be redirected to the target.
 pub const KERNEL: u32 = 1;
+
+/// [`Orders::mode`] of a flow to a client: the backend is no source any more, or is about to be
+/// none, and the router reads it like any socket. Until it is certain that it is none, nothing is
+/// read from the private socket: the backend stays blocked.
+pub const NATIVE: u32 = 2;
+
+/// [`Orders::mode`] of a flow to a client: the backend is being made a source again, and every
+/// byte goes to the router.
+pub const RETURNING: u32 = 3;
+
+/// [`Question::about`]: how many buffers wait for the target? The answer is their number.
+pub const ABOUT_TARGET: u32 = 0;
+
+/// [`Question::about`]: what does the backend do? The answer is [`ASLEEP`] and [`FULL`].
+pub const ABOUT_SENDER: u32 = 1;
+
+/// Bit of an answer: the thread that sent last sleeps until something wakes it. So it is not
+/// between making a buffer and its verdict, where it never sleeps like this.
+pub const ASLEEP: u32 = 1;
+
+/// Bit of an answer: the backend's send buffer is full. It can make no further buffer.
+pub const FULL: u32 = 1 << 1;
 
 /// Bit of [`Record::diversions`].
 pub const BROKEN: u32 = 1 << 31;
@@ -96,7 +118,7 @@ pub struct Orders {
     pub aside: u64,
     /// Bytes that came to the router and that it has completely written to the target.
     pub forwarded: u64,
-    /// [`RELAY`] or [`KERNEL`].
+    /// [`RELAY`], [`KERNEL`], [`NATIVE`] or [`RETURNING`].
     pub mode: u32,
     /// Index in [`ACCOUNTS_MAP`].
     pub account: u32,
@@ -104,8 +126,12 @@ pub struct Orders {
     pub listening: u32,
     /// Not 0: the router has read bytes that it has not written yet. If it dies now they are lost.
     pub in_hand: u32,
+    /// The probe's answer. It runs within the router's own call, so it writes the router's line.
+    pub answer: u32,
+    /// Times that the probe has answered.
+    pub answers: u32,
     /// Keeps the size a cache line.
-    pub reserved: [u64; 2],
+    pub reserved: u64,
 }
 
 /// What the verdict program counts.
@@ -131,10 +157,9 @@ pub struct Record {
     pub diversions: u32,
     /// The present run's number. It changes after its start was written.
     pub run: u32,
-    /// The probe's answer: buffers that wait for the target.
-    pub queued: u32,
-    /// Times that the probe has answered.
-    pub probes: u32,
+    /// Address of the kernel's `struct task_struct` of the thread that last sent by the private
+    /// socket; the thread may be gone.
+    pub sender: u64,
 }
 
 /// Bytes of all sessions of one owner.
@@ -157,13 +182,15 @@ pub struct Notice {
     pub reserved: u32,
 }
 
-/// What the router writes to its probe socket: how many buffers wait for this flow's target?
-/// The answer stands in [`Record::queued`] when the call that wrote it returns.
+/// What the router writes to its probe socket. The answer stands in [`Orders::answer`] when the
+/// call that wrote it returns.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Question {
     /// Index of the flow.
     pub flow: u32,
+    /// [`ABOUT_TARGET`] or [`ABOUT_SENDER`].
+    pub about: u32,
 }
 
 /// Where the running kernel keeps what the verdict looks at: byte offsets from its BTF.
@@ -180,6 +207,10 @@ pub struct KernelLayout {
     pub sock_write_queued: u32,
     /// `struct sk_psock`, `ingress_skb.qlen`: redirected buffers that the worker has yet to send.
     pub psock_queue_length: u32,
+    /// `struct unix_sock`, `peer`: the other end's `struct sock`.
+    pub unix_peer: u32,
+    /// `struct task_struct`, `__state`: what a thread waits for, 0 while it runs or could.
+    pub task_state: u32,
 }
 
 /// Bounds of the verdict, set when the program is loaded.

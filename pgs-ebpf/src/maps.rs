@@ -51,6 +51,8 @@ pub(crate) static LAYOUT: Global<KernelLayout> = Global::new(KernelLayout {
     sock_write_allocated: 0,
     sock_write_queued: 0,
     psock_queue_length: 0,
+    unix_peer: 0,
+    task_state: 0,
 });
 
 #[unsafe(no_mangle)]

@@ -1,4 +1,5 @@
-//! What the running kernel holds for a target: how many buffers wait, how much memory is taken.
+//! What the running kernel holds for a target: how many buffers wait, how much memory is taken;
+//! and what it knows of a backend.
 //!
 //! Read at offsets from the kernel's own BTF, because no helper tells.
 
@@ -16,6 +17,10 @@ use crate::maps::SOCKETS;
 /// Low bits of `sk_user_data` that are flags: `SK_USER_DATA_NOCOPY` and its companions of
 /// `include/net/sock.h`.
 const USER_DATA_FLAGS: u64 = 7;
+
+/// `TASK_INTERRUPTIBLE` of `include/linux/sched.h`. A thread that makes a buffer may wait for
+/// memory or a lock on the way, but never like this.
+const TASK_INTERRUPTIBLE: u32 = 1;
 
 /// What a socket holds.
 pub(crate) struct Holding {
@@ -43,6 +48,50 @@ pub(crate) fn of_target(key: u64) -> Option<Holding> {
     // SAFETY: the look-up took a reference.
     unsafe { bpf_sk_release(socket) };
     holding
+}
+
+/// Whether the send buffer at the other end of the AF_UNIX socket of this key is full; `None` where
+/// there is no such socket.
+pub(crate) fn is_peer_full(key: u64) -> Option<bool> {
+    // SAFETY: as in `of_target`.
+    let socket = unsafe {
+        bpf_map_lookup_elem(
+            (&raw const SOCKETS).cast_mut().cast(),
+            (&raw const key).cast(),
+        )
+    };
+    if socket.is_null() {
+        return None;
+    }
+    // SAFETY: the verifier knows the pointer as a socket.
+    let unix = unsafe { bpf_skc_to_unix_sock(socket) };
+    let full = if unix.is_null() {
+        None
+    } else {
+        is_full(unix as u64)
+    };
+    // SAFETY: the look-up took a reference.
+    unsafe { bpf_sk_release(socket) };
+    full
+}
+
+#[inline(always)]
+fn is_full(unix: u64) -> Option<bool> {
+    let layout = LAYOUT.load();
+    let peer = number::<u64>(unix, layout.unix_peer)?;
+    // The kernel's own comparison, in `sock_alloc_send_pskb` of `net/core/sock.c`; the counter is a
+    // reference count, and one reference is the socket's own.
+    let allocated = number::<u32>(peer, layout.sock_write_allocated)?;
+    Some(allocated > number(peer, layout.sock_send_buffer)?)
+}
+
+/// Whether a thread sleeps until something wakes it; `None` where that cannot be read.
+pub(crate) fn is_asleep(task: u64) -> Option<bool> {
+    if task == 0 {
+        return None;
+    }
+    let state = number::<u32>(task, LAYOUT.load().task_state)?;
+    Some(state & TASK_INTERRUPTIBLE != 0)
 }
 
 /// What a socket holds, given as the helpers and the context give it.

@@ -13,6 +13,7 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::BPF_F_INGRESS;
 use aya_ebpf::bindings::sk_action::SK_DROP;
 use aya_ebpf::bindings::sk_action::SK_PASS;
+use aya_ebpf::helpers::bpf_get_current_task;
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::stream_verdict;
@@ -186,6 +187,8 @@ fn divert(context: &SkBuffContext, flow: &mut Flow, index: u32, bytes: u32) -> u
     if aside != 0 && !takes_source(flow, forwarded, bytes) {
         // Charged to the sender until the private socket has room.
         if mark(context, flow, aside, u64::from(BPF_F_INGRESS)) {
+            // SAFETY: a helper without arguments; this runs in the sender's system call.
+            flow.record.sender = unsafe { bpf_get_current_task() };
             count_diverted(context, flow, bytes);
         }
         // No private socket: the session is closing, and the router gets what there is.

@@ -1,6 +1,8 @@
 //! How a session's bytes are moved: all of them by the relay, or those that the verdict program
 //! diverts, behind what it redirected before and ahead of what it will redirect next.
 
+use std::time::Duration;
+
 use super::direction::Direction;
 use super::handover::CloseReason;
 use super::kernel::Enrolment;
@@ -14,17 +16,21 @@ use super::session::Outcome;
 use super::session::Path;
 use super::session::Session;
 use super::socket;
+use super::withdrawal::Backend;
 use crate::config::limits::DRAIN_POLL_INTERVAL_MAX;
 use crate::config::limits::DRAIN_POLL_INTERVAL_MIN;
+use crate::config::limits::WITHDRAWAL_LOOK_INTERVAL;
 
 /// What became of an attempt to move bytes on the kernel path.
-enum Moved {
+pub(super) enum Moved {
     /// Nothing more can be done before the next event.
     Done,
     /// There is more, but others come first.
     Turn,
     /// Redirected bytes are still on their way, and no event will tell when they are not.
     Undrained,
+    /// Nothing more, but it has to be looked at again after this.
+    At(Duration),
 }
 
 impl Session {
@@ -40,6 +46,12 @@ impl Session {
             self.look_again_after(wait, loan);
             return Ok(());
         }
+        // A turn begins: so the last one is over.
+        if matches!(self.backend_standing(), Backend::Native { .. })
+            && self.unreceived(Direction::ToBackend, loan) != Unreceived::Nothing
+        {
+            self.try_return(loan)?;
+        }
         let moved = self.move_diverted_to_backend(loan)?;
         self.wait_after(&moved, loan);
         self.listen_to_client(loan);
@@ -51,7 +63,10 @@ impl Session {
         if !matches!(self.path, Path::Kernel(_)) {
             return self.run_to_client(loan, u64::MAX).map(drop);
         }
-        let moved = self.move_diverted_to_client(loan)?;
+        let moved = match self.backend_standing() {
+            Backend::Native { .. } => self.move_native(loan)?,
+            _ => self.move_diverted_to_client(loan)?,
+        };
         self.wait_after(&moved, loan);
         self.listen_to_backend(loan);
         Ok(())
@@ -90,6 +105,13 @@ impl Session {
     fn move_diverted_to_client(&mut self, loan: &mut Loan<'_>) -> Result<Moved, CloseReason> {
         let direction = Direction::ToClient;
         let unreceived = self.unreceived(direction, loan);
+        if unreceived == Unreceived::Nothing && self.has_left(loan.now)? {
+            return self.move_native(loan);
+        }
+        let lags = matches!(self.backend_standing(), Backend::Lagging { .. });
+        if unreceived == Unreceived::Nothing && self.to_client.is_flushed() && lags {
+            return self.move_lagging(loan);
+        }
         let nothing = unreceived == Unreceived::Nothing && self.to_client.is_flushed();
         if nothing && (!self.backend_ended || self.to_client.is_ended()) {
             return Ok(Moved::Done);
@@ -99,6 +121,15 @@ impl Session {
         }
         if nothing {
             self.to_client.finish();
+        }
+        if matches!(unreceived, Unreceived::Aside(_)) && self.backend_standing().is_judged() {
+            // What is in the router's hand goes first.
+            if self.run_recorded(direction, Unreceived::Nothing, loan)? == Wait::Writable {
+                return Ok(Moved::Done);
+            }
+            if self.is_filling(loan)? {
+                return Ok(Moved::At(WITHDRAWAL_LOOK_INTERVAL));
+            }
         }
         let wait = self.run_recorded(direction, unreceived, loan)?;
         if wait == Wait::Writable || self.to_client.is_ended() {
@@ -113,11 +144,15 @@ impl Session {
             // have been seen already.
             (Unreceived::AtSource(_), Unreceived::Aside(_))
             | (Unreceived::Aside(_), Unreceived::AtSource(_)) => Ok(Moved::Turn),
+            // And the rest came without a verdict.
+            (_, Unreceived::Nothing) if self.backend_standing() == Backend::Leaving => {
+                Ok(Moved::Turn)
+            }
             _ => Ok(after_run(wait)),
         }
     }
 
-    fn unreceived(&mut self, direction: Direction, loan: &mut Loan<'_>) -> Unreceived {
+    pub(super) fn unreceived(&mut self, direction: Direction, loan: &mut Loan<'_>) -> Unreceived {
         match self.in_kernel(loan) {
             Some((session, kernel)) => kernel.unreceived(&session.enrolment, direction),
             None => Unreceived::Nothing,
@@ -184,7 +219,11 @@ impl Session {
         }
     }
 
-    fn run_to_client(&mut self, loan: &mut Loan<'_>, allowance: u64) -> Result<Wait, CloseReason> {
+    pub(super) fn run_to_client(
+        &mut self,
+        loan: &mut Loan<'_>,
+        allowance: u64,
+    ) -> Result<Wait, CloseReason> {
         let meter = &self.meter;
         let moved = |bytes| meter.add_to_client(bytes);
         self.to_client
@@ -240,8 +279,8 @@ impl Session {
         Ok(())
     }
 
-    fn open_when_flushed(&mut self, loan: &mut Loan<'_>) {
-        let flushed = self.to_backend.is_flushed();
+    pub(super) fn open_when_flushed(&mut self, loan: &mut Loan<'_>) {
+        let flushed = self.to_backend.is_flushed() && self.backend_standing().is_judged();
         if let Some((session, kernel)) = self.in_kernel(loan)
             && flushed
             && !kernel.is_open(&session.enrolment, Direction::ToBackend)
@@ -298,6 +337,9 @@ impl Session {
         match moved {
             Moved::Done => self.poll_interval = DRAIN_POLL_INTERVAL_MIN,
             Moved::Turn => self.wake_at = Some(loan.now),
+            Moved::At(interval) => {
+                self.wake_at.get_or_insert(loan.now + *interval);
+            }
             Moved::Undrained => {
                 self.wake_at = Some(loan.now + self.poll_interval);
                 self.poll_interval = (self.poll_interval * 2).min(DRAIN_POLL_INTERVAL_MAX);

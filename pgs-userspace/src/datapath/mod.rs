@@ -20,6 +20,7 @@ mod socket;
 mod succession;
 mod token;
 pub(crate) mod unsent;
+mod withdrawal;
 mod worker;
 
 use std::collections::HashMap;

@@ -22,6 +22,7 @@ use super::pump::Pump;
 use super::pump::Wait;
 use super::socket;
 use super::succession::shut_down;
+use super::withdrawal::Backend;
 use crate::config::limits::CLOSE_LINGER;
 use crate::config::limits::DRAIN_POLL_INTERVAL_MIN;
 
@@ -96,6 +97,7 @@ pub(super) struct KernelSession {
     pub(super) listening_to_backend: bool,
     /// Another router reads the notices: epoll listens always.
     pub(super) stays: bool,
+    pub(super) backend: Backend,
 }
 
 pub(super) type Outcome = Result<(), CloseReason>;
@@ -318,6 +320,7 @@ impl Session {
                     listening_to_client: false,
                     listening_to_backend: false,
                     stays: false,
+                    backend: Backend::default(),
                 })
             }
             Err(Refused::Contended) => {

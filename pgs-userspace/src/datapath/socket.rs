@@ -11,6 +11,13 @@ use nix::sys::socket::sockopt;
 /// Offset of `tcpi_bytes_acked` in `struct tcp_info`, `include/uapi/linux/tcp.h`.
 const TCP_INFO_BYTES_ACKED_OFFSET: usize = 120;
 
+/// `SK_MEMINFO_RMEM_ALLOC`, `SK_MEMINFO_RCVBUF`, `SK_MEMINFO_DROPS` and `SK_MEMINFO_VARS` of
+/// `include/uapi/linux/sock_diag.h`.
+const MEMORY_RECEIVE_TAKEN: usize = 0;
+const MEMORY_RECEIVE_BUFFER: usize = 1;
+const MEMORY_DROPS: usize = 8;
+const MEMORY_FIGURES: usize = 9;
+
 nix::ioctl_read_bad!(
     /// Bytes that wait to be read (`SIOCINQ`).
     ioctl_siocinq,
@@ -44,6 +51,41 @@ pub(super) fn cookie(socket: impl AsFd) -> io::Result<u64> {
     } else {
         Ok(cookie)
     }
+}
+
+/// Whether no more can come to the receive buffer: the comparison is that of
+/// `sk_psock_create_ingress_msg` in `net/core/skmsg.c`.
+pub(super) fn is_receive_buffer_full(socket: impl AsFd) -> io::Result<bool> {
+    let figures = memory_figures(socket)?;
+    Ok(figures[MEMORY_RECEIVE_TAKEN] > figures[MEMORY_RECEIVE_BUFFER])
+}
+
+/// Buffers that the kernel dropped on their way to the socket.
+pub(super) fn dropped_buffers(socket: impl AsFd) -> io::Result<u32> {
+    Ok(memory_figures(socket)?[MEMORY_DROPS])
+}
+
+fn memory_figures(socket: impl AsFd) -> io::Result<[u32; MEMORY_FIGURES]> {
+    let mut figures = [0u32; MEMORY_FIGURES];
+    let mut length = size_of_val(&figures) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `figures`.
+    #[expect(unsafe_code, reason = "nix has no SO_MEMINFO")]
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            figures.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if (length as usize) < size_of_val(&figures) {
+        return Err(io::Error::other("SO_MEMINFO: too few figures"));
+    }
+    Ok(figures)
 }
 
 /// Bytes that wait in the socket's own receive queue.

@@ -22,6 +22,7 @@ use super::reach::WorkerReach;
 use super::session::KernelSession;
 use super::session::Path;
 use super::session::Session;
+use super::withdrawal::Backend;
 use crate::config::limits::RELEASE_DEADLINE;
 
 impl DataPath {
@@ -140,8 +141,14 @@ impl Session {
             lease,
         } = orphan;
         let place = Place::from_number(place);
-        match kernel.resume(place, &client, &backend, aside) {
-            Ok(enrolment) => Ok(Self::with(
+        let resumed = kernel
+            .resume(place, &client, &backend, aside)
+            .and_then(|enrolment| {
+                let standing = kernel.resume_standing(&enrolment, &backend)?;
+                Ok((enrolment, standing))
+            });
+        match resumed {
+            Ok((enrolment, standing)) => Ok(Self::with(
                 client,
                 backend,
                 meter,
@@ -151,6 +158,7 @@ impl Session {
                     listening_to_client: false,
                     listening_to_backend: false,
                     stays: false,
+                    backend: Backend::of(standing),
                 }),
             )),
             Err(refused) => {
@@ -173,9 +181,14 @@ impl Session {
         let Path::Kernel(session) = &mut self.path else {
             return false;
         };
+        let settled = match session.backend {
+            Backend::Judged { .. } => kernel.is_open(&session.enrolment, Direction::ToBackend),
+            Backend::Native { .. } => true,
+            Backend::Filling { .. } | Backend::Leaving | Backend::Lagging { .. } => false,
+        };
         let alone = flushed
+            && settled
             && session.enrolment.aside().is_some()
-            && kernel.is_open(&session.enrolment, Direction::ToBackend)
             && Direction::BOTH.iter().all(|direction| {
                 kernel.unreceived(&session.enrolment, *direction) == Unreceived::Nothing
             });

@@ -43,3 +43,21 @@ pub const NOTICES_WAIT: Duration = Duration::from_millis(500);
 
 /// For a worker to leave its sessions to another router.
 pub const RELEASE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a large turn's private socket is left unread, for the backend to be blocked so that it
+/// can leave the verdict. A backend that is faster than the router fills it in less.
+pub const WITHDRAWAL_DEADLINE: Duration = Duration::from_millis(5);
+
+/// Time between two looks whether it is.
+pub const WITHDRAWAL_LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Diverted bytes after which it is tried again, where the backend was not blocked in time.
+pub const WITHDRAWAL_RETRY_BYTES: u64 = 8 * 1024 * 1024;
+
+/// For so long a backend that has left the verdict has to be silent before it comes back without
+/// being asked something.
+pub const RETURN_AFTER: Duration = Duration::from_millis(10);
+
+/// Time between two looks for buffers that wait for their successors, after a backend came back to
+/// the verdict in the very moment in which it sent.
+pub const LAG_LOOK_INTERVAL: Duration = Duration::from_millis(1);

@@ -28,13 +28,13 @@ use crate::datapath::direction::Direction;
 use crate::datapath::socket;
 
 /// Flag of `bpf_map_update_elem`, `include/uapi/linux/bpf.h`: fail when the key is there.
-const BPF_NOEXIST: u64 = 1;
+pub(super) const BPF_NOEXIST: u64 = 1;
 
 /// Two flows that the verdict program may redirect. Ended by [`KernelAccess::end`].
 #[derive(Debug)]
 pub(in crate::datapath) struct Enrolment {
     pub(super) place: Place,
-    cookies: Cookies,
+    pub(super) cookies: Cookies,
     /// The private socket by which a backend's bytes come to the router; `None` where only the
     /// flow to the client is redirected, and always.
     aside: Option<UnixDatagram>,
@@ -45,10 +45,10 @@ pub(in crate::datapath) struct Enrolment {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Cookies {
+pub(super) struct Cookies {
     /// The backend's own end, which is what the verdict sees.
     peer: u64,
-    backend: u64,
+    pub(super) backend: u64,
     client: u64,
     /// 0 where there is none.
     aside: u64,
@@ -256,7 +256,9 @@ impl KernelAccess {
             .insert(cookies.backend, backend.as_raw_fd(), 0)
             .map_err(failed("SOURCES, the backend"))?;
         self.passes(Step::BackendSource);
-        prove_silent(backend)?;
+        if !is_silent(backend).map_err(failed("SIOCINQ"))? {
+            return Err(Refused::Contended);
+        }
         self.passes(Step::Silence);
         if enrolment.aside.is_none() {
             return Ok(());
@@ -363,15 +365,17 @@ fn aside_socket() -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
+/// Whether nothing waits in a source's queue.
+///
 /// The kernel hands over one buffer for each wake-up. One that was there before would make every
 /// later one wait for its successor. One that arrives now leaves at once.
-fn prove_silent(backend: &UnixStream) -> Result<(), Refused> {
+pub(super) fn is_silent(backend: &UnixStream) -> io::Result<bool> {
     for _ in 0..ENROL_QUEUE_CHECKS_MAX {
-        if socket::unread_bytes(backend.as_fd()).map_err(failed("SIOCINQ"))? == 0 {
-            return Ok(());
+        if socket::unread_bytes(backend.as_fd())? == 0 {
+            return Ok(true);
         }
     }
-    Err(Refused::Contended)
+    Ok(false)
 }
 
 /// Bytes that the client's socket accepted so far, exact: the router alone writes to it now, and

@@ -36,7 +36,9 @@ struct Orders {
     account: AtomicU32,
     listening: AtomicU32,
     in_hand: AtomicU32,
-    reserved: [AtomicU64; 2],
+    answer: AtomicU32,
+    answers: AtomicU32,
+    reserved: AtomicU64,
 }
 
 /// [`flow::Record`], every field atomic.
@@ -51,8 +53,7 @@ struct Record {
     turn_bytes: AtomicU32,
     diversions: AtomicU32,
     run: AtomicU32,
-    queued: AtomicU32,
-    probes: AtomicU32,
+    sender: AtomicU64,
 }
 
 #[repr(C, align(64))]
@@ -80,10 +81,9 @@ macro_rules! same_layout {
     };
 }
 same_layout!(Orders, flow::Orders:
-    source, target, aside, forwarded, mode, account, listening, in_hand);
+    source, target, aside, forwarded, mode, account, listening, in_hand, answer, answers);
 same_layout!(Record, flow::Record:
-    diverted, redirected, run_starts, active_seconds, waiting, turn_bytes, diversions, run, queued,
-    probes);
+    diverted, redirected, run_starts, active_seconds, waiting, turn_bytes, diversions, run, sender);
 same_layout!(Flow, flow::Flow: orders, record);
 same_layout!(Account, flow::Account: to_backend, to_client);
 
@@ -159,6 +159,7 @@ impl FlowTable {
             counter.store(0, Relaxed);
         }
         record.active_seconds.store(coarse_seconds(), Relaxed);
+        record.sender.store(0, Relaxed);
         let orders = self.orders(place, direction);
         orders.forwarded.store(0, Relaxed);
         orders.mode.store(RELAY, Relaxed);
@@ -208,6 +209,16 @@ impl FlowTable {
     /// Lets the verdict redirect, from the next bytes on.
     pub(super) fn open(&self, place: Place, direction: Direction) {
         self.orders(place, direction).mode.store(KERNEL, Release);
+    }
+
+    /// Changes what the verdict, or another router, is to do with the bytes.
+    pub(super) fn set_mode(&self, place: Place, direction: Direction, mode: u32) {
+        self.orders(place, direction).mode.store(mode, SeqCst);
+    }
+
+    /// What [`Self::set_mode`] set last.
+    pub(super) fn mode(&self, place: Place, direction: Direction) -> u32 {
+        self.orders(place, direction).mode.load(SeqCst)
     }
 
     /// Whether the verdict may redirect.
@@ -270,8 +281,8 @@ impl FlowTable {
 
     /// The probe's last answer, and how many it has given.
     pub(super) fn answer(&self, place: Place, direction: Direction) -> (u32, u32) {
-        let record = self.record(place, direction);
-        (record.queued.load(Acquire), record.probes.load(Acquire))
+        let orders = self.orders(place, direction);
+        (orders.answer.load(Acquire), orders.answers.load(Acquire))
     }
 
     /// Times that bytes of a live session began to come to the router.

@@ -43,6 +43,11 @@ fn layout(btf: &[u8]) -> Option<KernelLayout> {
         sock_write_allocated: types.member("sock", "sk_wmem_alloc")?,
         sock_write_queued: types.member("sock", "sk_wmem_queued")?,
         psock_queue_length: queue + types.member("sk_buff_head", "qlen")?,
+        unix_peer: types.member("unix_sock", "peer")?,
+        // Named `state` until Linux 5.14.
+        task_state: types
+            .member("task_struct", "__state")
+            .or_else(|| types.member("task_struct", "state"))?,
     })
 }
 

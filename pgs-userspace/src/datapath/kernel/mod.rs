@@ -18,6 +18,7 @@ mod probe;
 mod progress;
 mod refused;
 mod step;
+mod withdrawal;
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -46,6 +47,7 @@ use probe::Probe;
 pub(super) use refused::Refused;
 #[cfg(test)]
 pub(super) use step::Step;
+pub(super) use withdrawal::Standing;
 
 use super::direction::Direction;
 use crate::config::limits::VERDICT_BOUNDS;

@@ -1,4 +1,4 @@
-//! Asks the probe program how many buffers wait for a target.
+//! Asks the probe program how many buffers wait for a target, and what a backend does.
 
 use std::io;
 use std::io::Write as _;
@@ -7,6 +7,10 @@ use std::os::unix::net::UnixStream;
 
 use aya::maps::MapData;
 use aya::maps::SockHash;
+
+use pgs_common::flow::ABOUT_SENDER;
+use pgs_common::flow::ABOUT_TARGET;
+use pgs_common::flow::Question;
 
 use super::KernelPathError;
 use super::flows::FlowTable;
@@ -45,15 +49,35 @@ impl Probe {
         place: Place,
         direction: Direction,
     ) -> io::Result<u32> {
+        self.ask(flows, place, direction, ABOUT_TARGET)
+    }
+
+    /// What a session's backend does: [`pgs_common::flow::ASLEEP`] and
+    /// [`pgs_common::flow::FULL`].
+    pub(super) fn sender(&mut self, flows: &FlowTable, place: Place) -> io::Result<u32> {
+        self.ask(flows, place, Direction::ToClient, ABOUT_SENDER)
+    }
+
+    fn ask(
+        &mut self,
+        flows: &FlowTable,
+        place: Place,
+        direction: Direction,
+        about: u32,
+    ) -> io::Result<u32> {
         let (_, before) = flows.answer(place, direction);
-        let question = place.flow(direction).to_ne_bytes();
+        // `pgs_common::flow::Question`: two native words.
+        let mut question = [0; size_of::<Question>()];
+        let (flow, about_what) = question.split_at_mut(size_of::<u32>());
+        flow.copy_from_slice(&place.flow(direction).to_ne_bytes());
+        about_what.copy_from_slice(&about.to_ne_bytes());
         if self.asking.write(&question)? != question.len() {
             return Err(io::Error::other("the probe's socket took half a question"));
         }
-        let (queued, answers) = flows.answer(place, direction);
+        let (answer, answers) = flows.answer(place, direction);
         if answers == before {
             return Err(io::Error::other("the probe program did not answer"));
         }
-        Ok(queued)
+        Ok(answer)
     }
 }

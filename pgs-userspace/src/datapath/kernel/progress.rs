@@ -33,6 +33,11 @@ impl KernelAccess {
         self.flows.unreceived(enrolment.place, direction, received)
     }
 
+    /// Diverted bytes that the router has read.
+    pub(in crate::datapath) fn received(&self, enrolment: &Enrolment, direction: Direction) -> u64 {
+        enrolment.progress(direction).received
+    }
+
     /// Says that the router is about to read diverted bytes.
     pub(in crate::datapath) fn take_in_hand(&self, enrolment: &Enrolment, direction: Direction) {
         self.flows.take_in_hand(enrolment.place, direction);

@@ -1,4 +1,5 @@
-//! The steps of an enrolment by name: between any two of them a side may send.
+//! The steps of an enrolment, and of a backend's leaving and coming back, by name: between any two
+//! of them a side may send.
 
 use super::KernelAccess;
 
@@ -25,6 +26,14 @@ pub(in crate::datapath) enum Step {
     Written,
     /// Whatever comes now may be redirected.
     Open,
+    /// A blocked backend is about to be a source no more.
+    Withdrawing,
+    /// It is none.
+    Withdrawn,
+    /// It is about to be one again.
+    Returning,
+    /// It is; what had come before is not known yet.
+    Returned,
 }
 
 /// What a test does between steps.

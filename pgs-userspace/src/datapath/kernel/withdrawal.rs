@@ -1,0 +1,153 @@
+//! A backend's socket leaves the verdict for a large turn, and comes back.
+//!
+//! Leaving is safe only while the backend cannot be sending: the kernel drops a buffer whose
+//! verdict is just beginning. It is certain where its send buffer is full, which it stays as long
+//! as nothing is read from the full private socket, and where it was seen asleep afterwards: then
+//! it has no buffer under way and can make none.
+
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
+
+use aya::maps::MapError;
+use pgs_common::flow::ASLEEP;
+use pgs_common::flow::FULL;
+use pgs_common::flow::NATIVE;
+use pgs_common::flow::RELAY;
+use pgs_common::flow::RETURNING;
+
+use super::KernelAccess;
+use super::enrol::BPF_NOEXIST;
+use super::enrol::Enrolment;
+use super::enrol::is_silent;
+use super::refused::Refused;
+use super::refused::failed;
+use super::step::Step;
+use crate::datapath::direction::Direction;
+use crate::datapath::socket;
+
+/// How a backend stands to the verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::datapath) enum Standing {
+    /// Its bytes pass the verdict.
+    Judged,
+    /// They do not.
+    Native,
+    /// They do again; some may have come too early for that.
+    Returning,
+}
+
+impl KernelAccess {
+    /// Whether the backend has no buffer under way and can make none, until something is read from
+    /// the private socket.
+    pub(in crate::datapath) fn is_blocked(&mut self, enrolment: &Enrolment) -> io::Result<bool> {
+        let Some(aside) = enrolment.aside() else {
+            return Ok(false);
+        };
+        // In this order: when nothing leaves the send buffer any more, and it is full, then nothing
+        // comes to it; and only then being asleep says something.
+        if !socket::is_receive_buffer_full(aside)? {
+            return Ok(false);
+        }
+        let both = ASLEEP | FULL;
+        Ok(self.ask_about_sender(enrolment)? & both == both)
+    }
+
+    /// Whether the backend waits for something.
+    pub(in crate::datapath) fn is_asleep(&mut self, enrolment: &Enrolment) -> io::Result<bool> {
+        Ok(self.ask_about_sender(enrolment)? & ASLEEP != 0)
+    }
+
+    fn ask_about_sender(&mut self, enrolment: &Enrolment) -> io::Result<u32> {
+        match &mut self.probe {
+            Some(probe) => probe.sender(&self.flows, enrolment.place),
+            None => Ok(0),
+        }
+    }
+
+    /// Takes a blocked backend out of the verdict. From here on what the client sends comes to the
+    /// router, which so learns of the next turn.
+    pub(in crate::datapath) fn withdraw_backend(
+        &mut self,
+        enrolment: &Enrolment,
+    ) -> Result<(), Refused> {
+        let place = enrolment.place;
+        // Written first: a router that goes on from here does the rest, and before that reads
+        // nothing from the private socket.
+        self.flows.set_mode(place, Direction::ToClient, NATIVE);
+        self.passes(Step::Withdrawing);
+        self.remove_backend(enrolment)?;
+        self.passes(Step::Withdrawn);
+        self.flows.set_mode(place, Direction::ToBackend, RELAY);
+        Ok(())
+    }
+
+    fn remove_backend(&mut self, enrolment: &Enrolment) -> Result<(), Refused> {
+        match self.sources.remove(&enrolment.cookies.backend) {
+            // The kernel itself takes out a socket that closes.
+            Ok(()) => Ok(()),
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::NotFound =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(failed("SOURCES, the backend")(error)),
+        }
+    }
+
+    /// Makes the backend a source again. False where buffers had come before it was one: each of
+    /// them waits for its successor, and that has to be seen to.
+    pub(in crate::datapath) fn return_backend(
+        &mut self,
+        enrolment: &Enrolment,
+        backend: &UnixStream,
+    ) -> Result<bool, Refused> {
+        let (place, direction) = (enrolment.place, Direction::ToClient);
+        self.flows.set_mode(place, direction, RETURNING);
+        self.passes(Step::Returning);
+        let inserted =
+            self.sources
+                .insert(enrolment.cookies.backend, backend.as_raw_fd(), BPF_NOEXIST);
+        match inserted {
+            Ok(()) => {}
+            // The router before this one was here already.
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                self.flows.set_mode(place, direction, NATIVE);
+                return Err(failed("SOURCES, the backend again")(error));
+            }
+        }
+        self.passes(Step::Returned);
+        let silent = is_silent(backend).map_err(failed("SIOCINQ"))?;
+        if silent {
+            self.flows.open(place, direction);
+        }
+        Ok(silent)
+    }
+
+    /// Lets the verdict redirect to the client again: no buffer waits for its successor.
+    pub(in crate::datapath) fn has_returned(&self, enrolment: &Enrolment) {
+        self.flows.open(enrolment.place, Direction::ToClient);
+    }
+
+    /// How the backend of a session stands that another router has left.
+    pub(in crate::datapath) fn resume_standing(
+        &mut self,
+        enrolment: &Enrolment,
+        backend: &UnixStream,
+    ) -> Result<Standing, Refused> {
+        match self.flows.mode(enrolment.place, Direction::ToClient) {
+            NATIVE => {
+                // Nothing was read since it was found blocked, or it is no source any more.
+                self.withdraw_backend(enrolment)?;
+                Ok(Standing::Native)
+            }
+            RETURNING => match self.return_backend(enrolment, backend)? {
+                true => Ok(Standing::Judged),
+                false => Ok(Standing::Returning),
+            },
+            _ => Ok(Standing::Judged),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! A backend that sends more than the kernel moves well leaves the verdict until its turn is over:
+//! the router then reads it as the relay does. When it leaves, and when it comes back.
+
+use std::io;
+use std::time::Instant;
+
+use super::crossing::Moved;
+use super::direction::Direction;
+use super::handover::CloseReason;
+use super::kernel::Refused;
+use super::kernel::Standing;
+use super::kernel::Unreceived;
+use super::pump::Wait;
+use super::session::Loan;
+use super::session::Path;
+use super::session::Session;
+use super::socket;
+use super::unsent::unsent;
+use crate::config::limits::LAG_LOOK_INTERVAL;
+use crate::config::limits::RETURN_AFTER;
+use crate::config::limits::WITHDRAWAL_DEADLINE;
+use crate::config::limits::WITHDRAWAL_RETRY_BYTES;
+
+/// How a session's backend stands to the verdict, and what is about to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Backend {
+    /// It is a source. Not tried to withdraw before so many diverted bytes were read.
+    Judged { not_before: u64 },
+    /// It is a source, and the private socket is left unread, for it to be blocked by.
+    Filling { until: Instant },
+    /// It is none any more; what the verdict had diverted is read first.
+    Leaving,
+    /// It is none, and is read like any socket. Since when it has been silent.
+    Native { silent_since: Instant },
+    /// It is a source again, and buffers wait for their successors. What had come when that was
+    /// last looked at.
+    Lagging { received: u64 },
+}
+
+impl Default for Backend {
+    fn default() -> Self {
+        Self::Judged { not_before: 0 }
+    }
+}
+
+impl Backend {
+    /// As another router has left it.
+    pub(super) fn of(standing: Standing) -> Self {
+        match standing {
+            Standing::Judged => Self::default(),
+            Standing::Native => Self::Leaving,
+            Standing::Returning => Self::Lagging { received: 0 },
+        }
+    }
+
+    /// Whether the verdict sees its answers, so that it may redirect what it is asked.
+    pub(super) fn is_judged(self) -> bool {
+        matches!(self, Self::Judged { .. } | Self::Filling { .. })
+    }
+}
+
+impl Session {
+    pub(super) fn backend_standing(&self) -> Backend {
+        match &self.path {
+            Path::Kernel(session) => session.backend,
+            Path::Untried | Path::Relay => Backend::default(),
+        }
+    }
+
+    /// Whether the private socket, in which there is something and in front of which there is
+    /// nothing, stays unread for now. The backend is taken out of the verdict as soon as that is
+    /// safe.
+    pub(super) fn is_filling(&mut self, loan: &mut Loan<'_>) -> Result<bool, CloseReason> {
+        let (Path::Kernel(session), Some(kernel)) = (&mut self.path, loan.kernel.as_deref_mut())
+        else {
+            return Ok(false);
+        };
+        let received = kernel.received(&session.enrolment, Direction::ToClient);
+        let large = kernel.is_large_turn(&session.enrolment, Direction::ToClient);
+        let until = match session.backend {
+            Backend::Filling { until } => until,
+            Backend::Judged { not_before } if large && received >= not_before => {
+                loan.now + WITHDRAWAL_DEADLINE
+            }
+            _ => return Ok(false),
+        };
+        // Another router's notices tell it of the next turn, and not this one.
+        let gives_up = session.stays || self.backend_ended || loan.now >= until;
+        if !gives_up
+            && kernel
+                .is_blocked(&session.enrolment)
+                .map_err(failed("probe"))?
+        {
+            kernel
+                .withdraw_backend(&session.enrolment)
+                .map_err(refused)?;
+            session.backend = Backend::Leaving;
+            tracing::debug!(received, "a backend leaves the verdict");
+            return Ok(false);
+        }
+        session.backend = if gives_up {
+            tracing::debug!(received, "a backend is not blocked in time");
+            Backend::Judged {
+                not_before: received + WITHDRAWAL_RETRY_BYTES,
+            }
+        } else {
+            Backend::Filling { until }
+        };
+        Ok(!gives_up)
+    }
+
+    /// Whether the backend has left the verdict, and nothing is left that it had judged.
+    pub(super) fn has_left(&mut self, now: Instant) -> Result<bool, CloseReason> {
+        let Path::Kernel(session) = &mut self.path else {
+            return Ok(false);
+        };
+        if session.backend != Backend::Leaving {
+            return Ok(false);
+        }
+        session.backend = Backend::Native { silent_since: now };
+        self.nothing_is_dropped()?;
+        Ok(true)
+    }
+
+    /// The last proof that a backend was blocked when it left the verdict: else the kernel has
+    /// dropped a buffer, and counted it.
+    fn nothing_is_dropped(&self) -> Result<(), CloseReason> {
+        match socket::dropped_buffers(&self.backend).map_err(failed("SO_MEMINFO"))? {
+            0 => Ok(()),
+            count => Err(CloseReason::BackendFailed(format!(
+                "the kernel dropped {count} buffers of it"
+            ))),
+        }
+    }
+
+    /// Moves bytes of a backend that is no source.
+    pub(super) fn move_native(&mut self, loan: &mut Loan<'_>) -> Result<Moved, CloseReason> {
+        let before = self.to_client.read_bytes();
+        let mut wait = self.run_marked(loan, u64::MAX)?;
+        // A socket in a sockhash does not report the end by itself.
+        if wait == Wait::Readable && self.backend_ended && self.unread_of_backend()? == 0 {
+            self.to_client.finish();
+            wait = self.run_marked(loan, 0)?;
+        }
+        match wait {
+            Wait::Turn => return Ok(Moved::Turn),
+            Wait::Writable | Wait::Ended => return Ok(Moved::Done),
+            Wait::Readable => {}
+        }
+        let Path::Kernel(session) = &mut self.path else {
+            return Ok(Moved::Done);
+        };
+        if let Backend::Native { silent_since } = &mut session.backend {
+            if self.to_client.read_bytes() != before {
+                *silent_since = loan.now;
+            } else if loan.now >= *silent_since + RETURN_AFTER {
+                // Not at once again: it may be at work for hours.
+                let returned = self.try_return(loan)?;
+                return Ok(if returned {
+                    Moved::Done
+                } else {
+                    Moved::Undrained
+                });
+            }
+        }
+        Ok(Moved::At(RETURN_AFTER))
+    }
+
+    /// Runs the pump from the backend's own socket, with the mark of what is in the router's hand.
+    fn run_marked(&mut self, loan: &mut Loan<'_>, allowance: u64) -> Result<Wait, CloseReason> {
+        if let (Path::Kernel(session), Some(kernel)) = (&self.path, loan.kernel.as_deref_mut()) {
+            kernel.take_in_hand(&session.enrolment, Direction::ToClient);
+        }
+        let result = self.run_to_client(loan, allowance);
+        let flushed = self.to_client.is_flushed();
+        if let (Path::Kernel(session), Some(kernel)) = (&mut self.path, loan.kernel.as_deref_mut())
+        {
+            kernel.record(&mut session.enrolment, Direction::ToClient, 0, flushed);
+        }
+        result
+    }
+
+    fn unread_of_backend(&self) -> Result<u64, CloseReason> {
+        socket::unread_bytes(&self.backend).map_err(failed("SIOCINQ"))
+    }
+
+    /// Makes a backend a source again that has no reason to send just now: it has read all that it
+    /// was sent, all that it sent was read, and it sleeps. Where it sends all the same, nothing is
+    /// lost: see [`Backend::Lagging`].
+    pub(super) fn try_return(&mut self, loan: &mut Loan<'_>) -> Result<bool, CloseReason> {
+        if self.backend_ended
+            || !self.to_client.is_flushed()
+            || self.unread_of_backend()? != 0
+            || unsent(&self.backend).map_err(failed("SIOCOUTQ"))? != 0
+        {
+            return Ok(false);
+        }
+        let (Path::Kernel(session), Some(kernel)) = (&mut self.path, loan.kernel.as_deref_mut())
+        else {
+            return Ok(false);
+        };
+        if session.stays
+            || !kernel
+                .is_asleep(&session.enrolment)
+                .map_err(failed("probe"))?
+        {
+            return Ok(false);
+        }
+        let received = kernel.received(&session.enrolment, Direction::ToClient);
+        session.backend = match kernel.return_backend(&session.enrolment, &self.backend) {
+            Ok(true) => Backend::Judged {
+                not_before: received,
+            },
+            Ok(false) => Backend::Lagging { received },
+            Err(refused) => {
+                tracing::warn!(%refused, "the session stays with the relay for now");
+                return Ok(false);
+            }
+        };
+        tracing::debug!(received, now = ?session.backend, "a backend comes back to the verdict");
+        self.nothing_is_dropped()?;
+        self.open_when_flushed(loan);
+        Ok(true)
+    }
+
+    /// Sees to buffers that wait for their successors; all others have been read. What is in the
+    /// queue is read by hand when the backend sleeps, and has sent nothing since the last look.
+    pub(super) fn move_lagging(&mut self, loan: &mut Loan<'_>) -> Result<Moved, CloseReason> {
+        let waiting = self.unread_of_backend()?;
+        let ended = self.backend_ended;
+        let (Path::Kernel(session), Some(kernel)) = (&mut self.path, loan.kernel.as_deref_mut())
+        else {
+            return Ok(Moved::Done);
+        };
+        let Backend::Lagging { received: seen } = session.backend else {
+            return Ok(Moved::Done);
+        };
+        let received = kernel.received(&session.enrolment, Direction::ToClient);
+        let still = ended
+            || received == seen
+                && kernel
+                    .is_asleep(&session.enrolment)
+                    .map_err(failed("probe"))?;
+        session.backend = Backend::Lagging { received };
+        if !still {
+            return Ok(Moved::At(LAG_LOOK_INTERVAL));
+        }
+        if waiting == 0 {
+            kernel.has_returned(&session.enrolment);
+            session.backend = Backend::Judged {
+                not_before: received,
+            };
+            self.open_when_flushed(loan);
+            return Ok(Moved::Turn);
+        }
+        let before = self.to_client.read_bytes();
+        let wait = self.run_marked(loan, waiting)?;
+        // It has sent in this very moment: whose buffer was read is not known.
+        let read = self.to_client.read_bytes() - before;
+        if self.unreceived(Direction::ToClient, loan) != Unreceived::Nothing || read > waiting {
+            return Err(CloseReason::BackendFailed(
+                "it sent in the one moment in which the order of its bytes cannot be known".into(),
+            ));
+        }
+        Ok(match wait {
+            Wait::Writable => Moved::Done,
+            _ => Moved::At(LAG_LOOK_INTERVAL),
+        })
+    }
+}
+
+fn failed(call: &'static str) -> impl Fn(io::Error) -> CloseReason {
+    move |error| CloseReason::BackendFailed(format!("{call}: {error}"))
+}
+
+fn refused(refused: Refused) -> CloseReason {
+    CloseReason::BackendFailed(refused.to_string())
+}
