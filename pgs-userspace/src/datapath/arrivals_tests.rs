@@ -27,7 +27,7 @@ use super::meter::Meter;
 use super::meter::Path;
 use super::reach::WorkerHandle;
 
-const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_micros(100);
 
 const STEPS: [Step; 10] = [
@@ -63,9 +63,9 @@ impl Lease for NoLease {
 }
 
 /// The two far ends of a session that a worker has, and what else that takes.
-struct Handed {
-    client: TcpStream,
-    backend: UnixStream,
+pub(super) struct Handed {
+    pub(super) client: TcpStream,
+    pub(super) backend: UnixStream,
     meter: Arc<Meter>,
     worker: WorkerHandle,
     done: Arc<AtomicBool>,
@@ -81,7 +81,7 @@ impl Drop for Handed {
 
 /// Hands a session over whose client has sent `before` already, and has `arrives` called at each
 /// step with the client's end and the backend's.
-fn hand_over(
+pub(super) fn hand_over(
     kernel: &KernelPath,
     before: &[u8],
     mut arrives: impl FnMut(Step, &mut TcpStream, &mut UnixStream) + Send + 'static,
@@ -136,7 +136,7 @@ fn hand_over(
 }
 
 impl Handed {
-    fn wait_for_kernel(&self) {
+    pub(super) fn wait_for_kernel(&self) {
         let deadline = Instant::now() + LIMIT;
         while self.meter.path() != Path::Kernel {
             assert_eq!(self.meter.relay_reason(), None);
@@ -146,7 +146,7 @@ impl Handed {
     }
 
     /// A question and an answer, often enough that the kernel has both.
-    fn small_turns(&mut self, kernel: &KernelPath) {
+    pub(super) fn small_turns(&mut self, kernel: &KernelPath) {
         let place = self.meter.place().expect("it is enrolled");
         let before = kernel.flows().bytes(place);
         for _ in 0..20 {
@@ -160,7 +160,7 @@ impl Handed {
     }
 }
 
-fn expect(from: &mut impl Read, expected: &[u8]) {
+pub(super) fn expect(from: &mut impl Read, expected: &[u8]) {
     let mut received = vec![0; expected.len()];
     from.read_exact(&mut received).unwrap();
     assert!(received == expected, "other bytes than were sent");
@@ -168,7 +168,7 @@ fn expect(from: &mut impl Read, expected: &[u8]) {
 
 /// None where this user cannot load the program, or this kernel takes one direction only: it is
 /// said.
-fn kernel() -> Option<KernelPath> {
+pub(super) fn kernel() -> Option<KernelPath> {
     let why = match KernelPath::load() {
         Ok(kernel) if *kernel.ways() == Ways::Both => return Some(kernel),
         Ok(kernel) => format!("{:?}", kernel.ways()),
@@ -180,7 +180,7 @@ fn kernel() -> Option<KernelPath> {
 }
 
 /// Bytes in which every shift shows.
-fn pattern(seed: usize, length: usize) -> Vec<u8> {
+pub(super) fn pattern(seed: usize, length: usize) -> Vec<u8> {
     let byte = |at: usize| (at ^ (at >> 8).wrapping_mul(31) ^ seed) as u8;
     (0..length).map(byte).collect()
 }

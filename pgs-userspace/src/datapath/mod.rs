@@ -21,6 +21,8 @@ mod succession;
 mod token;
 pub(crate) mod unsent;
 mod withdrawal;
+#[cfg(test)]
+mod withdrawal_tests;
 mod worker;
 
 use std::collections::HashMap;

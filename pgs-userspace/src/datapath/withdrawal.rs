@@ -7,7 +7,6 @@ use std::time::Instant;
 use super::crossing::Moved;
 use super::direction::Direction;
 use super::handover::CloseReason;
-use super::kernel::Refused;
 use super::kernel::Standing;
 use super::kernel::Unreceived;
 use super::pump::Wait;
@@ -93,7 +92,7 @@ impl Session {
         {
             kernel
                 .withdraw_backend(&session.enrolment)
-                .map_err(refused)?;
+                .map_err(|refused| CloseReason::BackendFailed(refused.to_string()))?;
             session.backend = Backend::Leaving;
             tracing::debug!(received, "a backend leaves the verdict");
             return Ok(false);
@@ -271,8 +270,4 @@ impl Session {
 
 fn failed(call: &'static str) -> impl Fn(io::Error) -> CloseReason {
     move |error| CloseReason::BackendFailed(format!("{call}: {error}"))
-}
-
-fn refused(refused: Refused) -> CloseReason {
-    CloseReason::BackendFailed(refused.to_string())
 }

@@ -3,6 +3,7 @@
 
 mod duplex;
 mod stage;
+mod withdrawal;
 
 use std::io::Read as _;
 use std::io::Write as _;
@@ -63,6 +64,7 @@ pub(super) fn run(kernel: &KernelPath) -> Vec<Finding> {
         .collect();
     if *kernel.ways() == Ways::Both {
         findings.push(finding("both-ways", both_ways(&mut access)));
+        findings.push(finding("withdrawal", withdrawal::run(&mut access)));
     }
     findings.push(finding(DUPLEX, duplex::run(kernel, access)));
     tracing::debug!(milliseconds = begun.elapsed().as_millis(), "canaries done");

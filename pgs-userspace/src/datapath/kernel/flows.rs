@@ -256,6 +256,12 @@ impl FlowTable {
         }
     }
 
+    /// Bytes that the verdict has seen.
+    pub(super) fn judged(&self, place: Place, direction: Direction) -> u64 {
+        let record = self.record(place, direction);
+        record.redirected.load(SeqCst) + record.diverted.load(SeqCst)
+    }
+
     /// Bytes that were redirected.
     pub(super) fn redirected(&self, place: Place, direction: Direction) -> u64 {
         self.record(place, direction).redirected.load(Acquire)

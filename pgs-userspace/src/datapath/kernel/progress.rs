@@ -33,6 +33,15 @@ impl KernelAccess {
         self.flows.unreceived(enrolment.place, direction, received)
     }
 
+    /// Bytes that were redirected.
+    pub(in crate::datapath) fn redirected(
+        &self,
+        enrolment: &Enrolment,
+        direction: Direction,
+    ) -> u64 {
+        self.flows.redirected(enrolment.place, direction)
+    }
+
     /// Diverted bytes that the router has read.
     pub(in crate::datapath) fn received(&self, enrolment: &Enrolment, direction: Direction) -> u64 {
         enrolment.progress(direction).received

@@ -2,8 +2,8 @@
 //!
 //! Leaving is safe only while the backend cannot be sending: the kernel drops a buffer whose
 //! verdict is just beginning. It is certain where its send buffer is full, which it stays as long
-//! as nothing is read from the full private socket, and where it was seen asleep afterwards: then
-//! it has no buffer under way and can make none.
+//! as nothing is read from the full private socket, and where it was seen asleep afterwards, with
+//! no verdict in between: then it had no buffer under way, and can make none.
 
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -45,12 +45,15 @@ impl KernelAccess {
             return Ok(false);
         };
         // In this order: when nothing leaves the send buffer any more, and it is full, then nothing
-        // comes to it; and only then being asleep says something.
+        // comes to it; and only then being asleep says something. A buffer that was under way, and
+        // by which it was full, would have been judged in between: perhaps to go another way.
+        let judged = self.flows.judged(enrolment.place, Direction::ToClient);
         if !socket::is_receive_buffer_full(aside)? {
             return Ok(false);
         }
         let both = ASLEEP | FULL;
-        Ok(self.ask_about_sender(enrolment)? & both == both)
+        let blocked = self.ask_about_sender(enrolment)? & both == both;
+        Ok(blocked && self.flows.judged(enrolment.place, Direction::ToClient) == judged)
     }
 
     /// Whether the backend waits for something.

@@ -1,0 +1,178 @@
+//! A backend that sends without end leaves the verdict, and comes back: at a real worker on the
+//! running kernel, with bytes that arrive between any two steps.
+
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use super::arrivals_tests::Handed;
+use super::arrivals_tests::LIMIT;
+use super::arrivals_tests::expect;
+use super::arrivals_tests::hand_over;
+use super::arrivals_tests::kernel;
+use super::arrivals_tests::pattern;
+use super::kernel::KernelPath;
+use super::kernel::Step;
+
+/// More than the sockets of a session and the router hold together.
+const LARGE_BYTES: usize = 24 << 20;
+
+const TURNS_MAX: usize = 20;
+
+const CLIENT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Has the backend, which is this very thread, send large turns while the client reads them, until
+/// it has left the verdict in one: where others take the processors it may not be faster than the
+/// router.
+fn large_turns(handed: &mut Handed, seed: usize, withdrawn: &AtomicUsize) {
+    let before = withdrawn.load(Relaxed);
+    for _ in 0..TURNS_MAX {
+        let mut client = handed.client.try_clone().unwrap();
+        let reading = thread::spawn(move || {
+            // The backend gets ahead of the router only where its client does not read as fast.
+            thread::sleep(CLIENT_PAUSE);
+            expect(&mut client, &pattern(seed, LARGE_BYTES));
+        });
+        let sent = handed.backend.write_all(&pattern(seed, LARGE_BYTES));
+        sent.unwrap();
+        reading.join().unwrap();
+        if withdrawn.load(Relaxed) > before {
+            return;
+        }
+    }
+    panic!("it never leaves the verdict");
+}
+
+/// A question to a backend that sleeps until it comes, as a server does; then small turns.
+fn question(handed: &mut Handed, kernel: &KernelPath) {
+    let mut client = handed.client.try_clone().unwrap();
+    let asking = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(1));
+        client.write_all(b"first").unwrap();
+    });
+    expect(&mut handed.backend, b"first");
+    asking.join().unwrap();
+    handed.small_turns(kernel);
+}
+
+/// A session, and how often its backend has passed each of these steps.
+fn session(
+    kernel: &KernelPath,
+    steps: [Step; 2],
+    mut arrives: impl FnMut(Step, usize, &mut UnixStream) + Send + 'static,
+) -> (Handed, [Arc<AtomicUsize>; 2]) {
+    let counts = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let counted = counts.clone();
+    let handed = hand_over(kernel, b"", move |now, _, backend| {
+        if let Some(at) = steps.iter().position(|step| *step == now) {
+            let before = counted[at].fetch_add(1, Relaxed);
+            arrives(now, before, backend);
+        }
+    });
+    handed.wait_for_kernel();
+    (handed, counts)
+}
+
+fn wait_for(count: &AtomicUsize, least: usize) {
+    let deadline = Instant::now() + LIMIT;
+    while count.load(Relaxed) < least {
+        assert!(Instant::now() < deadline, "it does not happen");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_large_turn_leaves_the_verdict_and_small_ones_are_redirected_again() {
+    let Some(kernel) = kernel() else { return };
+    let (mut handed, [withdrawn, returned]) =
+        session(&kernel, [Step::Withdrawn, Step::Returned], |_, _, _| {});
+    for turn in 0..3 {
+        large_turns(&mut handed, turn, &withdrawn);
+        question(&mut handed, &kernel);
+        assert_eq!(returned.load(Relaxed), withdrawn.load(Relaxed));
+    }
+}
+
+#[test]
+fn a_silent_backend_comes_back_without_being_asked() {
+    let Some(kernel) = kernel() else { return };
+    let (mut handed, [withdrawn, returned]) =
+        session(&kernel, [Step::Withdrawn, Step::Returned], |_, _, _| {});
+    large_turns(&mut handed, 1, &withdrawn);
+    wait_for(&returned, withdrawn.load(Relaxed));
+    question(&mut handed, &kernel);
+}
+
+/// Too early for the verdict, or just in time: what is sent as it comes back keeps its place, and
+/// nothing waits for a successor that may never come.
+#[test]
+fn what_a_backend_sends_as_it_comes_back_is_not_held_up() {
+    let Some(kernel) = kernel() else { return };
+    for step in [Step::Returning, Step::Returned] {
+        for pieces in [1, 2, 5] {
+            let (mut handed, [withdrawn, _]) =
+                session(&kernel, [Step::Withdrawn, step], move |now, before, end| {
+                    // The first time only: it may come back once more for the small turns.
+                    if now == step && before == 0 {
+                        for piece in 0..pieces {
+                            end.write_all(&pattern(piece, 3_000)).unwrap();
+                        }
+                    }
+                });
+            large_turns(&mut handed, 7, &withdrawn);
+            for piece in 0..pieces {
+                expect(&mut handed.client, &pattern(piece, 3_000));
+            }
+            question(&mut handed, &kernel);
+        }
+    }
+}
+
+#[test]
+fn an_end_without_a_verdict_is_passed_on() {
+    let Some(kernel) = kernel() else { return };
+    let (mut handed, [withdrawn, _]) =
+        session(&kernel, [Step::Withdrawn, Step::Returned], |_, _, _| {});
+    large_turns(&mut handed, 3, &withdrawn);
+    // It may come back before this, or not.
+    handed
+        .backend
+        .write_all(&pattern(8, LARGE_BYTES / 100))
+        .unwrap();
+    handed.backend.shutdown(Shutdown::Both).unwrap();
+    let mut received = Vec::new();
+    handed.client.read_to_end(&mut received).unwrap();
+    assert!(
+        received == pattern(8, LARGE_BYTES / 100),
+        "{}",
+        received.len()
+    );
+}
+
+/// It reads what it is sent while it sends itself: neither waits for the other.
+#[test]
+fn a_client_may_send_during_a_large_turn() {
+    let Some(kernel) = kernel() else { return };
+    let (mut handed, [withdrawn, _]) =
+        session(&kernel, [Step::Withdrawn, Step::Returned], |_, _, _| {});
+    let mut backend = handed.backend.try_clone().unwrap();
+    let reading = thread::spawn(move || expect(&mut backend, &pattern(5, 1 << 20)));
+    let mut client = handed.client.try_clone().unwrap();
+    let asking = thread::spawn(move || {
+        for piece in pattern(5, 1 << 20).chunks(10_000) {
+            client.write_all(piece).unwrap();
+            thread::sleep(Duration::from_micros(300));
+        }
+    });
+    large_turns(&mut handed, 4, &withdrawn);
+    asking.join().unwrap();
+    reading.join().unwrap();
+    question(&mut handed, &kernel);
+}
