@@ -13,6 +13,8 @@ pub mod handover;
 pub mod kernel;
 pub mod meter;
 mod notified;
+#[cfg(test)]
+mod outliving_tests;
 mod pump;
 mod reach;
 mod session;

@@ -20,6 +20,7 @@ use super::arrivals_tests::kernel;
 use super::arrivals_tests::pattern;
 use super::kernel::KernelPath;
 use super::kernel::Step;
+use crate::config::limits::RETURN_AFTER;
 
 /// More than the sockets of a session and the router hold together.
 const LARGE_BYTES: usize = 24 << 20;
@@ -29,10 +30,10 @@ const TURNS_MAX: usize = 20;
 const CLIENT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Has the backend, which is this very thread, send large turns while the client reads them, until
-/// it has left the verdict in one: where others take the processors it may not be faster than the
-/// router.
-fn large_turns(handed: &mut Handed, seed: usize, withdrawn: &AtomicUsize) {
-    let before = withdrawn.load(Relaxed);
+/// a step has come once more: where others take the processors, it may not be faster than the
+/// router, and does not leave the verdict then.
+pub(super) fn large_turns(handed: &mut Handed, seed: usize, steps: &AtomicUsize) {
+    let before = steps.load(Relaxed);
     for _ in 0..TURNS_MAX {
         let mut client = handed.client.try_clone().unwrap();
         let reading = thread::spawn(move || {
@@ -43,22 +44,36 @@ fn large_turns(handed: &mut Handed, seed: usize, withdrawn: &AtomicUsize) {
         let sent = handed.backend.write_all(&pattern(seed, LARGE_BYTES));
         sent.unwrap();
         reading.join().unwrap();
-        if withdrawn.load(Relaxed) > before {
-            return;
+        for _ in 0..2 {
+            if steps.load(Relaxed) > before {
+                return;
+            }
+            // Silent for long enough, it comes back.
+            thread::sleep(2 * RETURN_AFTER);
         }
     }
-    panic!("it never leaves the verdict");
+    panic!("it never comes to that");
 }
 
-/// A question to a backend that sleeps until it comes, as a server does; then small turns.
-fn question(handed: &mut Handed, kernel: &KernelPath) {
-    let mut client = handed.client.try_clone().unwrap();
-    let asking = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(1));
-        client.write_all(b"first").unwrap();
-    });
-    expect(&mut handed.backend, b"first");
-    asking.join().unwrap();
+/// Questions to a backend that sleeps until one comes, as a server does, until an answer is
+/// redirected; then small turns.
+pub(super) fn question(handed: &mut Handed, kernel: &KernelPath) {
+    let place = handed.place();
+    for _ in 0..TURNS_MAX {
+        let before = kernel.flows().bytes(place).to_client;
+        let mut client = handed.client.try_clone().unwrap();
+        let asking = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(1));
+            client.write_all(b"question").unwrap();
+        });
+        expect(&mut handed.backend, b"question");
+        asking.join().unwrap();
+        handed.backend.write_all(b"answer").unwrap();
+        expect(&mut handed.client, b"answer");
+        if kernel.flows().bytes(place).to_client > before {
+            break;
+        }
+    }
     handed.small_turns(kernel);
 }
 

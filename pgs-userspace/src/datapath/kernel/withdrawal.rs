@@ -105,26 +105,30 @@ impl KernelAccess {
         enrolment: &Enrolment,
         backend: &UnixStream,
     ) -> Result<bool, Refused> {
-        let (place, direction) = (enrolment.place, Direction::ToClient);
-        self.flows.set_mode(place, direction, RETURNING);
+        let place = enrolment.place;
+        self.flows.set_mode(place, Direction::ToClient, RETURNING);
         self.passes(Step::Returning);
-        let inserted =
-            self.sources
-                .insert(enrolment.cookies.backend, backend.as_raw_fd(), BPF_NOEXIST);
-        match inserted {
-            Ok(()) => {}
-            // The router before this one was here already.
-            Err(MapError::SyscallError(error))
-                if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => {
-                self.flows.set_mode(place, direction, NATIVE);
-                return Err(failed("SOURCES, the backend again")(error));
-            }
+        if let Err(error) = self.insert_backend(enrolment, backend) {
+            self.flows.set_mode(place, Direction::ToClient, NATIVE);
+            return Err(failed("SOURCES, the backend again")(error));
         }
         self.passes(Step::Returned);
+        self.is_back(enrolment, backend)
+    }
+
+    fn insert_backend(
+        &mut self,
+        enrolment: &Enrolment,
+        backend: &UnixStream,
+    ) -> Result<(), MapError> {
+        let key = enrolment.cookies.backend;
+        self.sources.insert(key, backend.as_raw_fd(), BPF_NOEXIST)
+    }
+
+    fn is_back(&self, enrolment: &Enrolment, backend: &UnixStream) -> Result<bool, Refused> {
         let silent = is_silent(backend).map_err(failed("SIOCINQ"))?;
         if silent {
-            self.flows.open(place, direction);
+            self.has_returned(enrolment);
         }
         Ok(silent)
     }
@@ -146,10 +150,19 @@ impl KernelAccess {
                 self.withdraw_backend(enrolment)?;
                 Ok(Standing::Native)
             }
-            RETURNING => match self.return_backend(enrolment, backend)? {
-                true => Ok(Standing::Judged),
-                false => Ok(Standing::Returning),
-            },
+            RETURNING => {
+                match self.insert_backend(enrolment, backend) {
+                    Ok(()) => {}
+                    // It has a verdict: the router before this one came so far.
+                    Err(MapError::SyscallError(error))
+                        if error.io_error.kind() == io::ErrorKind::ResourceBusy => {}
+                    Err(error) => return Err(failed("SOURCES, the backend again")(error)),
+                }
+                match self.is_back(enrolment, backend)? {
+                    true => Ok(Standing::Judged),
+                    false => Ok(Standing::Returning),
+                }
+            }
             _ => Ok(Standing::Judged),
         }
     }
