@@ -55,7 +55,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
 /// As promised for `pgs disable`.
 const PROMPT: Duration = Duration::from_secs(1);
 
-fn listed(stage: &Stage, id: &Value) -> anyhow::Result<Option<Value>> {
+pub(crate) fn listed(stage: &Stage, id: &Value) -> anyhow::Result<Option<Value>> {
     let sessions = stage.sessions()?;
     Ok(sessions.into_iter().find(|one| one["id"] == *id))
 }
@@ -66,7 +66,7 @@ fn only(stage: &Stage) -> anyhow::Result<Value> {
     Ok(sessions[0].clone())
 }
 
-fn ends(router: Serving) -> anyhow::Result<()> {
+pub(crate) fn ends(router: Serving) -> anyhow::Result<()> {
     let mut router = router;
     router.signal(Signal::SIGTERM)?;
     router.until_ended()
@@ -234,7 +234,7 @@ fn a_successor_that_is_killed_while_it_waits() -> anyhow::Result<()> {
 }
 
 /// More than the kernel takes in one turn: the router has its part in it.
-fn large_turn(wire: &mut Wire) -> anyhow::Result<()> {
+pub(crate) fn large_turn(wire: &mut Wire) -> anyhow::Result<()> {
     let mut reader = wire.try_clone()?;
     let sent = vec![b'y'; 4_000_000];
     let expected = sent.len();

@@ -13,6 +13,7 @@ mod replacing;
 mod serving;
 mod stage;
 mod stand_in;
+mod steps;
 mod tables;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ const MODULES: &[(&str, &[(&str, Scenario)])] = &[
     ("manager", manager::SCENARIOS),
     ("serving", serving::SCENARIOS),
     ("handing_over", handing_over::SCENARIOS),
+    ("steps", steps::SCENARIOS),
 ];
 
 fn main() -> ExitCode {

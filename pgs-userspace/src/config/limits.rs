@@ -128,6 +128,9 @@ pub const DESCRIPTORS_RESERVED: usize = 512;
 /// Descriptors of a session: its client's, its backend's and a private one on the kernel path.
 pub const DESCRIPTORS_PER_SESSION: usize = 3;
 
+/// The same where every session is relayed.
+pub const DESCRIPTORS_PER_RELAYED_SESSION: usize = 2;
+
 /// TCP keepalive of clients, unless told otherwise: idle time before the first probe, time between
 /// two, and their number.
 pub const CLIENT_KEEPALIVE_IDLE_DEFAULT: Duration = Duration::from_secs(60);

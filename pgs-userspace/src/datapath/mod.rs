@@ -158,6 +158,7 @@ impl DataPath {
             notified::follow(kernel, &workers, Arc::clone(&following))?;
         }
         let flows = kernel.as_ref().map(|kernel| Arc::clone(kernel.flows()));
+        tracing::debug!(count, inherited, "the workers run");
         Ok(Self {
             workers,
             next: AtomicUsize::new(0),

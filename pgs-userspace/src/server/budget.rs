@@ -4,10 +4,12 @@ use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
 
+use crate::config::configuration::Configuration;
 use crate::config::limits::ARRIVALS_MIN;
+use crate::config::limits::DESCRIPTORS_PER_RELAYED_SESSION;
 use crate::config::limits::DESCRIPTORS_PER_SESSION;
 use crate::config::limits::DESCRIPTORS_RESERVED;
-use crate::config::sections::Limits;
+use crate::datapath::PathRequest;
 
 /// What may be there at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +22,8 @@ pub struct Budget {
 
 impl Budget {
     /// How many open files so many take.
-    pub fn descriptors(sessions: usize, arrivals: usize) -> usize {
-        let sessions = sessions.saturating_mul(DESCRIPTORS_PER_SESSION);
+    pub fn descriptors(sessions: usize, arrivals: usize, path: PathRequest) -> usize {
+        let sessions = sessions.saturating_mul(descriptors_each(path));
         sessions
             .saturating_add(arrivals)
             .saturating_add(DESCRIPTORS_RESERVED)
@@ -29,21 +31,37 @@ impl Budget {
 
     /// Within so many open files, at most so many of each. Sessions come first; what they leave is
     /// for arrivals, which are gone within seconds.
-    pub fn within(descriptors: usize, sessions_max: usize, arrivals_max: usize) -> Self {
+    pub fn within(
+        descriptors: usize,
+        sessions_max: usize,
+        arrivals_max: usize,
+        path: PathRequest,
+    ) -> Self {
+        let each = descriptors_each(path);
         let free = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
-        let room = free.saturating_sub(ARRIVALS_MIN) / DESCRIPTORS_PER_SESSION;
+        let room = free.saturating_sub(ARRIVALS_MIN) / each;
         let sessions = sessions_max.min(room).max(1);
-        let left = free.saturating_sub(sessions * DESCRIPTORS_PER_SESSION);
+        let left = free.saturating_sub(sessions * each);
         let arrivals = left.max(ARRIVALS_MIN).min(arrivals_max);
         Self { sessions, arrivals }
     }
 }
 
+/// Of one session.
+fn descriptors_each(path: PathRequest) -> usize {
+    match path {
+        PathRequest::Auto | PathRequest::Kernel => DESCRIPTORS_PER_SESSION,
+        PathRequest::Relay => DESCRIPTORS_PER_RELAYED_SESSION,
+    }
+}
+
 /// What of the configured bounds the limit on open files has room for.
-pub(super) fn budget(limits: &Limits) -> Budget {
+pub(super) fn budget(configuration: &Configuration) -> Budget {
+    let (limits, path) = (&configuration.limits, configuration.serve.path);
     let (sessions_max, arrivals_max) = (limits.sessions_max, limits.arrivals_max);
-    let descriptors = raise_descriptor_limit(Budget::descriptors(sessions_max, arrivals_max));
-    let budget = Budget::within(descriptors, sessions_max, arrivals_max);
+    let wanted = Budget::descriptors(sessions_max, arrivals_max, path);
+    let descriptors = raise_descriptor_limit(wanted);
+    let budget = Budget::within(descriptors, sessions_max, arrivals_max, path);
     if budget.sessions < sessions_max {
         let sessions_max = budget.sessions;
         tracing::info!(sessions_max, "sessions bounded by the limit on open files");
@@ -71,21 +89,31 @@ fn raise_descriptor_limit(wanted: usize) -> usize {
 mod tests {
     use super::*;
 
+    const PATHS: [PathRequest; 3] = [PathRequest::Auto, PathRequest::Kernel, PathRequest::Relay];
+
     #[test]
     fn what_is_promised_fits_into_the_limit() {
-        for descriptors in [1_024, 4_096, 20_000, 1 << 20] {
-            let Budget { sessions, arrivals } = Budget::within(descriptors, 9_000, 4_096);
-            let taken = DESCRIPTORS_RESERVED + sessions * DESCRIPTORS_PER_SESSION + arrivals;
-            assert!(
-                taken <= descriptors,
-                "{descriptors}: {sessions} and {arrivals}"
-            );
-            assert!(sessions > 0 && arrivals >= ARRIVALS_MIN);
+        for path in PATHS {
+            for descriptors in [1_024, 4_096, 20_000, 1 << 20] {
+                let budget = Budget::within(descriptors, 9_000, 4_096, path);
+                let Budget { sessions, arrivals } = budget;
+                let taken = Budget::descriptors(sessions, arrivals, path);
+                assert!(taken <= descriptors, "{path:?}, {descriptors}: {budget:?}");
+                assert!(sessions > 0 && arrivals >= ARRIVALS_MIN);
+            }
+            let wanted = Budget::descriptors(9_000, 4_096, path);
+            let Budget { sessions, arrivals } = Budget::within(wanted, 9_000, 4_096, path);
+            assert_eq!((sessions, arrivals), (9_000, 4_096));
+            assert_eq!(Budget::within(usize::MAX, 7, 4_096, path).sessions, 7);
+            assert_eq!(Budget::within(usize::MAX, 7, 8, path).arrivals, 8);
         }
-        let wanted = Budget::descriptors(9_000, 4_096);
-        let Budget { sessions, arrivals } = Budget::within(wanted, 9_000, 4_096);
-        assert_eq!((sessions, arrivals), (9_000, 4_096));
-        assert_eq!(Budget::within(usize::MAX, 7, 4_096).sessions, 7);
-        assert_eq!(Budget::within(usize::MAX, 7, 8).arrivals, 8);
+    }
+
+    #[test]
+    fn where_every_session_is_relayed_there_is_room_for_more() {
+        let [kernel, relay] = [PathRequest::Kernel, PathRequest::Relay]
+            .map(|path| Budget::within(20_000, 9_000, 4_096, path).sessions);
+        assert!(kernel < 9_000);
+        assert_eq!(relay, 9_000);
     }
 }

@@ -112,6 +112,7 @@ impl KernelSessions {
         for (slot, descriptors) in held.slots {
             match self.resume_one(slot, descriptors, table) {
                 Ok(()) => {
+                    tracing::debug!(slot = slot.number(), "a session is gone on with");
                     taken.insert(slot.number());
                     resumed += 1;
                 }
@@ -215,6 +216,7 @@ impl KernelSessions {
                 tracing::warn!(%error, name, "sessions end with this process: a map is not kept");
             }
         }
+        tracing::debug!("the maps are kept");
     }
 }
 

@@ -156,7 +156,7 @@ impl FrontDoor {
         let limits = &configuration.limits;
         self.routes
             .set_defaults(configuration.tenant_defaults.clone());
-        self.sessions.set_max(budget(limits).sessions);
+        self.sessions.set_max(budget(configuration).sessions);
         self.cancels.set_limits(limits);
         self.admission.set_limits(limits);
     }

@@ -138,7 +138,7 @@ pub enum ServeError {
 pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let begun = Instant::now();
     let configuration = &settings.configuration;
-    let budget = budget(&configuration.limits);
+    let budget = budget(configuration);
     let sessions_max = budget.sessions;
     // A signal that comes while the parts are being built must not be lost.
     let Signals {

@@ -143,6 +143,7 @@ impl Survival {
     /// Keeps the listeners, and lets go of those that were kept for addresses not listened on.
     pub(super) fn keep_listeners(&mut self, listeners: &[Arc<TcpListener>], former: &[GlobalName]) {
         self.listeners = listeners.len();
+        tracing::debug!(listeners = self.listeners, "listening");
         let Some(store) = self.kept.store() else {
             return;
         };
@@ -265,9 +266,11 @@ fn take_over(
     }
     tracing::info!("waiting for the other router to let go");
     let store = open_process(settings, true, told).map_err(failed)?;
+    tracing::debug!("let in by the keeper, with all that is kept");
     let until = Instant::now() + KEEPER_EXCHANGE_DEADLINE;
     loop {
         if let Some(lock) = lock(run)? {
+            tracing::debug!("the run directory is this router's");
             return Ok((Kept::By(Arc::new(store)), lock));
         }
         if Instant::now() > until {

@@ -8,12 +8,16 @@ use std::time::Instant;
 use anyhow::Context as _;
 use anyhow::anyhow;
 use anyhow::ensure;
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use pgs_tests::belongings::descriptors;
 use pgs_tests::belongings::map_entries;
 use pgs_tests::length::Length;
 use pgs_tests::process;
 use pgs_tests::router::DataPath;
 use pgs_tests::router::Router;
+use pgs_tests::skip::Skip;
 use pgs_tests::stage::Stage;
 use pgs_tests::tenant::Login;
 use pgs_tests::wire::Wire;
@@ -30,6 +34,9 @@ const THREADS: usize = 4;
 const DESCRIPTORS_SLACK: usize = 16;
 
 const LIMIT: Duration = Duration::from_secs(15);
+
+/// Before anybody can have noticed that a keeper does nothing.
+const PROMPT: Duration = Duration::from_secs(1);
 
 pub(super) fn leaves_nothing(stage: &Stage) -> anyhow::Result<()> {
     let time = Length::of_this_run()?.time(Duration::from_secs(5));
@@ -83,6 +90,29 @@ pub(super) fn leaves_nothing(stage: &Stage) -> anyhow::Result<()> {
         time.as_secs()
     ));
     Ok(())
+}
+
+/// Whatever a keeper still has open: a session that has ended has ended for both sides at once.
+pub(super) fn stopped_keeper(stage: &Stage) -> anyhow::Result<()> {
+    if stage.path() == DataPath::Relay {
+        return Skip::because("the keeper has no sockets of relayed sessions");
+    }
+    let login = stage.alpha()?;
+    let router = stage.installation()?.second_router("kept-open")?;
+    let keeper = Pid::from_raw(i32::try_from(keeper_of(&router)?)?);
+    let mut watcher = stage.log_in(login)?;
+    let mut wire = log_in(&router, login)?;
+    let backend = wire.query_value("select pg_backend_pid()")?;
+    let alive = format!("select count(*) from pg_stat_activity where pid = {backend}");
+    ensure!(watcher.query_value(&alive)? == "1");
+    kill(keeper, Signal::SIGSTOP)?;
+    wire.reset()?;
+    let freed = process::eventually("the backend is freed", PROMPT, || {
+        Ok((watcher.query_value(&alive)? == "0").then_some(()))
+    });
+    kill(keeper, Signal::SIGCONT)?;
+    freed?;
+    until_nothing_is_left(&router)
 }
 
 /// Waits until no map has an entry of a session.

@@ -21,6 +21,8 @@ use pgs_tests::wire::Wire;
 use pgs_tests::wire::packed;
 use serde_json::Value;
 
+use super::churn::until_nothing_is_left;
+
 const LIMIT: Duration = Duration::from_secs(30);
 const OBJECT_VARIABLE: &str = "PGS_EBPF_OBJECT";
 
@@ -122,6 +124,7 @@ pub(super) fn full_map(stage: &Stage) -> anyhow::Result<()> {
     process::eventually("all are gone", LIMIT, || {
         Ok((router.status()?["sessions"] == 0).then_some(()))
     })?;
+    until_nothing_is_left(&router)?;
     let again: Result<Vec<_>, _> = (0..SESSIONS).map(|_| log_in(&router, stage)).collect();
     let again = again?;
     let (kernel, relay) = paths(&router, stage)?;

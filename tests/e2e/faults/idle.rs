@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use anyhow::ensure;
 use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
+use nix::sys::resource::setrlimit;
 use pgs_tests::belongings::descriptors;
 use pgs_tests::length::Length;
 use pgs_tests::memory::MemoryUse;
@@ -34,6 +35,15 @@ const BUSY_MAX: f64 = 0.01;
 /// Descriptors that a router and a test have beside those of sessions.
 const DESCRIPTORS_BESIDE: u64 = 600;
 
+/// Of one session, in whichever process has more: three in a router, or two where it relays; and
+/// two in this process, which plays client and server.
+fn descriptors_each(path: DataPath) -> u64 {
+    match path {
+        DataPath::Kernel => 3,
+        DataPath::Relay => 2,
+    }
+}
+
 /// Sessions before the measured ones: what all share is there afterwards.
 const FIRST: usize = 50;
 
@@ -42,9 +52,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(super) fn idle_sessions(stage: &Stage) -> anyhow::Result<()> {
     let length = Length::of_this_run()?;
     let wanted = length.pick(1_000, SESSIONS);
-    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    // Three for each in the router, and two in this process.
-    let possible = usize::try_from(limit.saturating_sub(DESCRIPTORS_BESIDE) / 3)?;
+    let each = descriptors_each(stage.path());
+    let limit = raise_descriptor_limit(wanted as u64 * each + DESCRIPTORS_BESIDE)?;
+    let possible = limit.saturating_sub(DESCRIPTORS_BESIDE) / each;
+    let possible = usize::try_from(possible)?;
     let count = wanted.min(possible);
     if count < wanted {
         say(&format!(
@@ -98,6 +109,17 @@ pub(super) fn idle_sessions(stage: &Stage) -> anyhow::Result<()> {
     ensure!(each <= SESSION_BYTES_MAX, "{each} bytes a session");
     ensure!(busy <= BUSY_MAX, "{busy} of a processor for nothing");
     Ok(())
+}
+
+/// Raises the limit on open files of this process and of the routers that it starts, as far as it
+/// goes: beyond the hard limit with CAP_SYS_RESOURCE alone. What it is then.
+fn raise_descriptor_limit(wanted: u64) -> anyhow::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if wanted <= soft {
+        return Ok(soft);
+    }
+    let set = |limit| setrlimit(Resource::RLIMIT_NOFILE, limit, hard.max(limit)).map(|()| limit);
+    Ok(set(wanted).or_else(|_| set(hard))?)
 }
 
 fn log_in(stand_in: &StandIn, router: &Router, count: usize) -> anyhow::Result<Vec<TcpStream>> {

@@ -1,4 +1,5 @@
-//! The router is killed as soon as it works, again and again, while pgbench goes on.
+//! The router is killed as soon as it works, again and again, while pgbench goes on; and once with
+//! bytes in its hand.
 
 use std::process::Command;
 use std::thread;
@@ -16,9 +17,13 @@ use pgs_tests::router::Router;
 use pgs_tests::skip::Skip;
 use pgs_tests::stage::Stage;
 use pgs_tests::tenant::Login;
+use pgs_tests::wire::Wire;
+use pgs_tests::wire::packed;
 
 use super::churn::until_nothing_is_left;
 use super::say;
+use super::servers;
+use super::servers::Rows;
 use crate::drain::keeper_of;
 use crate::drain::kill;
 use crate::drain::until_gone;
@@ -33,6 +38,12 @@ const AT_WORK: Duration = Duration::from_secs(1);
 
 /// The last router has so long before pgbench ends.
 const LAST: Duration = Duration::from_secs(4);
+
+/// A backend that reads nothing sleeps so long, and its client sends this much to it, which is more
+/// than all buffers take, until it has been stuck for that time.
+const ASLEEP: Duration = Duration::from_secs(20);
+const FLOOD_BYTES: usize = 64 << 20;
+const STUCK: Duration = Duration::from_secs(1);
 
 fn pgbench(router: &Router, login: &Login, arguments: &[&str]) -> Command {
     let mut command = Command::new("pgbench");
@@ -61,9 +72,7 @@ fn ids(router: &Router, login: &Login) -> anyhow::Result<Vec<u64>> {
 }
 
 pub(super) fn again_and_again(stage: &Stage) -> anyhow::Result<()> {
-    if stage.path() == DataPath::Relay {
-        return Skip::because("the relay's sessions end with the router");
-    }
+    require_kernel(stage)?;
     require("pgbench")?;
     let time = Length::of_this_run()?.time(Duration::from_secs(12));
     let installation = stage.installation()?;
@@ -111,4 +120,54 @@ pub(super) fn again_and_again(stage: &Stage) -> anyhow::Result<()> {
     let ended = router.wait(PROMPT)?;
     ensure!(ended.is_some_and(|one| one.success()), "{ended:?}");
     until_gone(&router, keeper, PROMPT)
+}
+
+/// What a router has read and not written is gone with it. The next one ends such sessions, of
+/// which neither side ever sees a hole, and goes on with the one beside them.
+pub(super) fn with_bytes_in_hand(stage: &Stage) -> anyhow::Result<()> {
+    require_kernel(stage)?;
+    let login = stage.alpha()?;
+    let mut router = stage.installation()?.second_router("burdened")?;
+    let mut beside = log_in(&router, login)?;
+    ensure!(beside.query_value("select 1")? == "1");
+    let one = ids(&router, login)?;
+    // One whose client does not take what its backend sends, and one the other way round.
+    let (mut reader, backend) = servers::begin(&router, login)?;
+    let mut rows = Rows::default();
+    rows.read_to(&mut reader, 1)?;
+    let mut watcher = stage.log_in(login)?;
+    let sent = servers::sent_when_asleep(&mut watcher, &backend)?;
+    let mut writer = log_in(&router, login)?;
+    writer.send_query(&format!("select pg_sleep({})", ASLEEP.as_secs()))?;
+    writer.set_write_limit(STUCK)?;
+    let flood = packed(b'Q', &vec![b' '; FLOOD_BYTES]);
+    ensure!(writer.send(&flood).is_err(), "the flood is taken");
+    let three = ids(&router, login)?;
+    ensure!(
+        three.len() == 3 && one.len() == 1,
+        "{one:?}, then {three:?}"
+    );
+    kill(&mut router)?;
+    let router = router.successor("next.log", &["--path", stage.path().as_str()])?;
+    process::eventually("what it had in its hand has ended", PROMPT, || {
+        Ok((ids(&router, login)? == one).then_some(()))
+    })?;
+    rows.read_on(&mut reader)?;
+    ensure!(rows.0 < sent, "{} rows, none of {sent} is missing", rows.0);
+    ensure!(beside.query_value("select 2")? == "2");
+    drop((beside, reader, writer));
+    until_nothing_is_left(&router)
+}
+
+fn log_in(router: &Router, login: &Login) -> anyhow::Result<Wire> {
+    let mut wire = Wire::connect_tcp(router.address())?;
+    wire.log_in(login)?;
+    Ok(wire)
+}
+
+fn require_kernel(stage: &Stage) -> anyhow::Result<()> {
+    match stage.path() {
+        DataPath::Kernel => Ok(()),
+        DataPath::Relay => Skip::because("the relay's sessions end with the router"),
+    }
 }

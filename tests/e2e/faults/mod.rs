@@ -50,7 +50,12 @@ pub(crate) const SCENARIOS: &[Named] = &[
         fallback::ended_client,
     ),
     ("churn_leaves_nothing_behind", churn::leaves_nothing),
+    ("a_stopped_keeper_delays_no_end", churn::stopped_keeper),
     ("routers_killed_again_and_again", kills::again_and_again),
+    (
+        "a_router_killed_with_bytes_in_its_hand",
+        kills::with_bytes_in_hand,
+    ),
     ("idle_sessions_cost_little", idle::idle_sessions),
 ];
 

@@ -121,15 +121,20 @@ fn listed(stage: &Stage, backend: u64) -> anyhow::Result<Value> {
     })
 }
 
-/// All queries are on their way before the first answer is read: what the client cannot take waits
-/// with the server.
+/// All queries are on their way, and the server waits with an answer, before the first one is read.
 pub(super) fn written_before_read(stage: &Stage) -> anyhow::Result<()> {
     const BYTES: usize = 1_000_000;
     let queries = Length::of_this_run()?.pick(100, 2_000);
     let mut wire = stage.log_in(stage.alpha()?)?;
+    let backend = wire.query_value("select pg_backend_pid()")?;
+    let waits = format!("select wait_event from pg_stat_activity where pid = {backend}");
+    let mut watcher = stage.log_in(stage.alpha()?)?;
     for number in 0..queries {
         wire.send_query(&format!("select lpad('{number}', {BYTES}, 'x')"))?;
     }
+    process::eventually("the server waits", LIMIT, || {
+        Ok((watcher.query_value(&waits)? == "ClientWrite").then_some(()))
+    })?;
     for number in 0..queries {
         let answered = wire.until_ready()?;
         let row = answered.iter().find(|message| message.kind == b'D');

@@ -13,6 +13,7 @@ use crate::config::limits::SESSIONS_MAX_DEFAULT;
 use crate::config::limits::SOCKET_PATH_BYTES_MAX;
 use crate::config::limits::TENANT_ID_BYTES_MAX;
 use crate::container::socket_directory::SOCKET_NAME;
+use crate::datapath::PathRequest;
 use crate::error::RUN_AS_ROOT;
 use crate::server::Budget;
 
@@ -55,7 +56,8 @@ fn open_files() -> Check {
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((_, hard)) => {
             let limit = usize::try_from(hard).unwrap_or(usize::MAX);
-            let sessions = Budget::within(limit, usize::MAX, ARRIVALS_MAX_DEFAULT).sessions;
+            let (most, arrivals) = (usize::MAX, ARRIVALS_MAX_DEFAULT);
+            let sessions = Budget::within(limit, most, arrivals, PathRequest::Auto).sessions;
             let detail = format!("at most {hard}: room for {sessions} sessions");
             if sessions >= SESSIONS_MAX_DEFAULT {
                 return Check::good(NAME, detail);
