@@ -153,7 +153,7 @@ pub(super) fn failed_canary(stage: &Stage) -> anyhow::Result<()> {
     require_kernel(stage)?;
     let object = wrong_verdict()?;
     for (name, object, why) in [
-        ("lame", &object[..], "canary `bounded-and-exact` failed"),
+        ("lame", &object[..], "canary `withdrawal` failed"),
         ("mute", b"no object at all", "cannot load the eBPF program"),
     ] {
         let router = start(stage, name, &[], Some(object))?;
