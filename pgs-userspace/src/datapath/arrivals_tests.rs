@@ -106,6 +106,8 @@ pub(super) fn hand_over_on(
     router_backend.set_nonblocking(true).unwrap();
     client.set_read_timeout(Some(LIMIT)).unwrap();
     backend.set_read_timeout(Some(LIMIT)).unwrap();
+    client.set_write_timeout(Some(LIMIT)).unwrap();
+    backend.set_write_timeout(Some(LIMIT)).unwrap();
     client.write_all(before).unwrap();
     let mut access = kernel.access(0, 1).unwrap();
     let (mut at_client, mut at_backend) =

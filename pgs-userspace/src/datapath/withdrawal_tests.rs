@@ -191,3 +191,29 @@ fn a_client_may_send_during_a_large_turn() {
     reading.join().unwrap();
     question(&mut handed, &kernel);
 }
+
+/// Taken out in the wrong moment it would lose a buffer, but not each time.
+#[test]
+fn a_backend_leaves_the_verdict_again_and_again() {
+    const ROUNDS: usize = 150;
+    const ROUND_BYTES: usize = 3 << 20;
+    let Some(kernel) = kernel() else { return };
+    let (mut handed, [withdrawn, _]) =
+        session(&kernel, [Step::Withdrawn, Step::Returned], |_, _, _| {});
+    let (bytes, mut client) = (pattern(6, ROUND_BYTES), handed.client.try_clone().unwrap());
+    let expected = bytes.clone();
+    let reading = thread::spawn(move || {
+        for _ in 0..ROUNDS {
+            expect(&mut client, &expected);
+            client.write_all(b"next").unwrap();
+        }
+    });
+    for _ in 0..ROUNDS {
+        handed.backend.write_all(&bytes).unwrap();
+        expect(&mut handed.backend, b"next");
+    }
+    reading.join().unwrap();
+    println!("{} of {ROUNDS} large turns", withdrawn.load(Relaxed));
+    assert!(withdrawn.load(Relaxed) > ROUNDS / 10, "{withdrawn:?}");
+    question(&mut handed, &kernel);
+}
