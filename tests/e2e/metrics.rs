@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::ensure;
+use nix::sys::signal::Signal;
 use pgs_tests::login::PROTOCOL_3_0;
 use pgs_tests::login::startup_packet;
 use pgs_tests::process;
@@ -17,7 +18,13 @@ use pgs_tests::wire::Wire;
 
 use crate::Named;
 
-pub(crate) const SCENARIOS: &[Named] = &[("each_tenant_has_its_own", each_tenant_has_its_own)];
+pub(crate) const SCENARIOS: &[Named] = &[
+    ("each_tenant_has_its_own", each_tenant_has_its_own),
+    (
+        "a_flood_of_refusals_is_counted_and_leaves_few_lines",
+        a_flood_of_refusals,
+    ),
+];
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -136,5 +143,35 @@ fn each_tenant_has_its_own(stage: &Stage) -> anyhow::Result<()> {
     drop(router);
     let printed = process::run(&mut command, LIMIT)?.success()?;
     ensure!(printed.ends_with("\npgs_up 0\n"), "{printed}");
+    Ok(())
+}
+
+/// What is left out of the log is said at the router's end, too, so that nobody need wait for it.
+fn a_flood_of_refusals(stage: &Stage) -> anyhow::Result<()> {
+    const REFUSED: usize = 300;
+    const WRITTEN: usize = 100;
+    let mut router = stage.installation()?.second_router("flood")?;
+    for _ in 0..REFUSED {
+        let mut wire = Wire::connect_tcp(router.address())?;
+        wire.send(&startup_packet(PROTOCOL_3_0, &[("database", "x")]))?;
+        ensure!(wire.message()?.sqlstate().as_deref() == Some("28000"));
+    }
+    let counted = scrape(&router)?;
+    let counted = counted.get("pgs_refusals_total{reason=\"missing_user\"}");
+    ensure!(counted == Some(&(REFUSED as f64)), "{counted:?}");
+    router.signal(Signal::SIGTERM)?;
+    router.wait(LIMIT)?.context("it does not end")?;
+    let log = router.log();
+    let of_it: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("\"missing_user\""))
+        .collect();
+    let written = of_it
+        .iter()
+        .filter(|line| line.contains("connection refused"))
+        .count();
+    let said = format!("lines={}", REFUSED - WRITTEN);
+    let said = of_it.last().is_some_and(|line| line.contains(&said));
+    ensure!(written == WRITTEN && said, "{written} lines:\n{log}");
     Ok(())
 }

@@ -39,6 +39,41 @@ fn each_kind_of_failure_has_its_exit_code_and_a_way_out() -> Result<()> {
 }
 
 #[test]
+fn what_docker_cannot_do_is_the_commands_fault_and_leaves_nothing() -> Result<()> {
+    let Some(pgs) = Installation::for_test("what_docker_cannot_do_is_the_commands_fault") else {
+        return Ok(());
+    };
+    // What Docker says of each; what can be done about it is pgs's to say.
+    let cases = [
+        (["--cpus", "100000"], "CPUs"),
+        (
+            ["--image", "pgs/postgres:18:18"],
+            "invalid reference format",
+        ),
+        (["--image", ""], "no name of an image"),
+        (["--image", "pgs//postgres:18"], "no name of an image"),
+        // Docker would find it, and could make nothing of it.
+        (["--image", "x/../pgs/postgres:18"], "no name of an image"),
+    ];
+    for (option, says) in cases {
+        let outcome = pgs.pgs(&["create", "acme", option[0], option[1], "--json"])?;
+        // Before it stands what was being done.
+        let last = outcome.stderr.lines().last().unwrap_or_default();
+        let error: Value = serde_json::from_str(last)?;
+        let error = &error["error"];
+        ensure!(
+            outcome.code == 2 && error["kind"] == "usage",
+            "{option:?}: {outcome:?}"
+        );
+        let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+        ensure!(text("message").contains(says), "{option:?}: {outcome:?}");
+        ensure!(text("hint").contains(option[0]), "{option:?}: {outcome:?}");
+        ensure!(pgs.list()?.is_empty() && pgs.in_docker()?.is_empty());
+    }
+    Ok(())
+}
+
+#[test]
 fn a_second_creation_changes_nothing() -> Result<()> {
     let Some(pgs) = Installation::for_test("a_second_creation_changes_nothing") else {
         return Ok(());

@@ -7,6 +7,7 @@ mod apt;
 mod bench;
 mod ci;
 mod conformance;
+mod container;
 mod demo;
 mod ebpf;
 mod fuzz;

@@ -38,6 +38,12 @@ pub enum ContainerError {
         /// What it said.
         source: Box<DockerError>,
     },
+    /// No image can have that name.
+    #[error("`{image}` is no name of an image")]
+    ImageName {
+        /// What was given for one.
+        image: String,
+    },
     /// The image is not here and cannot be pulled.
     #[error("image `{image}` is not on this machine and cannot be pulled: {reason}")]
     ImageMissing {
@@ -185,6 +191,7 @@ impl ContainerError {
             Self::RemoteEngine { .. }
             | Self::NetworkMissing { .. }
             | Self::SocketPathTooLong { .. }
+            | Self::ImageName { .. }
             | Self::ImageUnfit { .. } => Kind::Usage,
             Self::Unavailable { source, .. } if is_permission_denied(source) => {
                 Kind::PermissionDenied
@@ -243,6 +250,11 @@ impl ContainerError {
     fn particular_hint(&self) -> Option<String> {
         Some(match self {
             Self::RemoteEngine { .. } => "unset DOCKER_HOST, or set it to `unix://…`".to_owned(),
+            Self::ImageName { .. } => {
+                "give `--image`, or PGS_IMAGE, a name such as `postgres:18` or \
+                 `registry.example.com/team/postgres:18`"
+                    .to_owned()
+            }
             Self::ImageUnfit { .. } => "use `postgres:18`, or an image made from it".to_owned(),
             Self::NetworkMissing { network } => {
                 format!("`docker network create {network}` makes it")
@@ -315,7 +327,7 @@ pub(super) fn reason(error: &DockerError) -> String {
 }
 
 /// Whether Docker answered that the request makes no sense.
-fn is_bad_request(error: &DockerError) -> bool {
+pub(super) fn is_bad_request(error: &DockerError) -> bool {
     matches!(
         error,
         DockerError::DockerResponseServerError {

@@ -27,8 +27,13 @@ impl Engine {
     /// Whether the image is on this machine.
     ///
     /// # Errors
-    /// The call failed.
+    /// No image can have that name, or the call failed.
     pub async fn has_image(&self, image: &str) -> Result<bool, ContainerError> {
+        if !is_one_path(image) {
+            return Err(ContainerError::ImageName {
+                image: image.to_owned(),
+            });
+        }
         match self.docker.inspect_image(image).await {
             Ok(_) => Ok(true),
             Err(error) if is_not_found(&error) => Ok(false),
@@ -118,6 +123,16 @@ fn step(event: CreateImageInfo) -> Option<PullProgress> {
     })
 }
 
+/// Whether a reference can stand in a URL of Docker's API and mean itself. Everything else about it
+/// Docker judges; but `a/../b` it finds as `b`, and then can neither make nor undo a container.
+fn is_one_path(image: &str) -> bool {
+    let may = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:@".contains(&byte);
+    image.split('/').all(|part| {
+        let dots = part.bytes().all(|byte| byte == b'.');
+        !dots && part.bytes().all(may)
+    })
+}
+
 /// Name and tag or digest of a reference. Without a tag Docker would pull every tag there is.
 fn split_reference(image: &str) -> (&str, &str) {
     if image.contains('@') {
@@ -154,6 +169,24 @@ mod tests {
         assert!(older.unwrap().contains("declares a volume"));
         assert!(check("/data", "/data").unwrap().contains("not below"));
         assert!(unfit(&[], &[]).unwrap().contains("PGDATA"));
+    }
+
+    #[test]
+    fn a_reference_that_would_lead_elsewhere_is_none() {
+        for good in [
+            "postgres",
+            "pgs/postgres:18",
+            "host.example:5000/a_b/pg-c:18.6",
+            "pg@sha256:ab",
+            "sha256:ab",
+        ] {
+            assert!(is_one_path(good), "{good}");
+        }
+        for bad in [
+            "", "/", "/pg", "pg/", "a//pg", "a/../pg", "./pg", "pg ", "a?x=1", "a#b", "a%2fb", "é",
+        ] {
+            assert!(!is_one_path(bad), "{bad}");
+        }
     }
 
     #[test]

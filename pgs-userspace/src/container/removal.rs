@@ -14,6 +14,7 @@ use crate::config::limits::DOCKER_SETTLE_DEADLINE;
 use crate::config::limits::DOCKER_SETTLE_POLL_INTERVAL;
 use crate::container::engine::Engine;
 use crate::container::error::ContainerError;
+use crate::container::error::is_bad_request;
 use crate::container::error::is_not_found;
 use crate::tenant::id::TenantId;
 
@@ -75,8 +76,8 @@ impl Engine {
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
             match self.docker.create_container(Some(options), body).await {
                 Ok(_) => return self.remove_container(tenant).await,
-                // Without its image no container is being made either.
-                Err(error) if is_not_found(&error) => return Ok(()),
+                // Without its image no container is being made either, nor of what names none.
+                Err(error) if is_not_found(&error) || is_bad_request(&error) => return Ok(()),
                 Err(error) if !is_conflict(&error) || begin.elapsed() > DOCKER_SETTLE_DEADLINE => {
                     return Err(ContainerError::call("make sure of the name", name)(error));
                 }

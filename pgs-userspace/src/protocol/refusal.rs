@@ -9,91 +9,121 @@ use super::error_response::Severity;
 use super::sqlstate::SqlState;
 use super::version::ProtocolVersion;
 
-/// Why pgs refuses a connection, or ends one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// No tenant of that name, one whose access is off, or one that takes no client of that
-    /// address: the client is told the same of all, so that nobody can find out what tenants there
-    /// are.
-    NoAccess {
-        /// User of the startup message.
-        user: String,
-        /// Database of the startup message.
-        database: String,
-        /// Where the client connects from.
-        address: String,
-    },
-    /// A role that may log in only from inside its tenant's container. Refused before the tenant
-    /// is looked up, or the answer would tell whether there is one.
-    InternalRole {
-        /// User of the startup message.
-        user: String,
-    },
-    /// The tenant takes encrypted connections only.
-    TlsRequired,
-    /// The tenant's own server ends its clients' TLS, and this client's does not lead there.
-    PassthroughOnly,
-    /// The tenant's own server ends its clients' TLS, and it is not to be had.
-    PassthroughUnavailable,
-    /// The tenant's clients must show a certificate that it takes.
-    ClientCertificateRequired,
-    /// The client's certificate is for another user.
-    ClientCertificateUser {
-        /// User of the startup message.
-        user: String,
-    },
-    /// The tenant's server does not take connections yet.
-    TenantStarting,
-    /// The tenant's server does not run.
-    TenantStopped,
-    /// The router holds as many sessions as it may.
-    TooManyConnections,
-    /// The tenant has as many sessions as it may.
-    TooManyTenantConnections {
-        /// Tenant id. The client has named it, and access to it is on.
-        tenant: String,
-    },
-    /// Too many connections of one client address, at once or within a time.
-    TooManyFromAddress,
-    /// More logins to the tenant were begun than its rate allows.
-    TooManyLogins {
-        /// Tenant id. The client has named it, and access to it is on.
-        tenant: String,
-    },
-    /// Too many logins of one client address to one tenant have failed.
-    TooManyFailedLogins {
-        /// How long it has to wait.
-        seconds: u64,
-    },
-    /// The tenant's server closed the connection before the client was logged in.
-    BackendGone,
-    /// The client took too long to log in.
-    LoginDeadline,
-    /// The sessions of the tenant were ended: access was disabled, or an administrator said so.
-    Terminated,
-    /// The router is about to end and takes no new sessions.
-    Draining,
-    /// The router ends, and this session with it.
-    RouterEnding,
-    /// The router itself is at fault: it could not read its registry, or ran out of something.
-    RouterFault,
-    /// The startup packet does not end where its parameters do.
-    MalformedStartup,
-    /// More came together with an SSLRequest: it may have been put there by a third party.
-    DataAfterSslRequest,
-    /// More came together with a GSSENCRequest: it may have been put there by a third party.
-    DataAfterGssRequest,
-    /// A protocol version that no server speaks.
-    UnsupportedProtocol {
-        /// What the client asked for.
-        version: ProtocolVersion,
-    },
-    /// The startup packet names no user.
-    MissingUser,
-    /// The client is to be told to its tenant, and its packet is too long for that.
-    NoRoomForAddress,
-    /// A trusted proxy does not begin with a PROXY protocol header that can be read.
-    NoProxyHeader,
+/// The enum and one of each, from the same lines: a kind that is left out is none. Behind a field
+/// stands what it holds in that one.
+macro_rules! refusals {
+    (
+        $(#[$about:meta])*
+        pub enum Refusal {
+            $(
+                $(#[$kind_about:meta])*
+                $kind:ident $({
+                    $($(#[$field_about:meta])* $field:ident: $type:ty = $one:expr,)+
+                })?,
+            )+
+        }
+    ) => {
+        $(#[$about])*
+        pub enum Refusal {
+            $($(#[$kind_about])* $kind $({ $($(#[$field_about])* $field: $type,)+ })?,)+
+        }
+
+        impl Refusal {
+            /// One of each, with the names of what they name in angle brackets.
+            pub fn all() -> impl Iterator<Item = Self> {
+                [$(Self::$kind $({ $($field: $one,)+ })?,)+].into_iter()
+            }
+        }
+    };
+}
+
+refusals! {
+    /// Why pgs refuses a connection, or ends one.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub enum Refusal {
+        /// No tenant of that name, one whose access is off, or one that takes no client of that
+        /// address: the client is told the same of all, so that nobody can find out what tenants
+        /// there are.
+        NoAccess {
+            /// User of the startup message.
+            user: String = "<user>".into(),
+            /// Database of the startup message.
+            database: String = "<database>".into(),
+            /// Where the client connects from.
+            address: String = "<address>".into(),
+        },
+        /// A role that may log in only from inside its tenant's container. Refused before the
+        /// tenant is looked up, or the answer would tell whether there is one.
+        InternalRole {
+            /// User of the startup message.
+            user: String = "<user>".into(),
+        },
+        /// The tenant takes encrypted connections only.
+        TlsRequired,
+        /// The tenant's own server ends its clients' TLS, and this client's does not lead there.
+        PassthroughOnly,
+        /// The tenant's own server ends its clients' TLS, and it is not to be had.
+        PassthroughUnavailable,
+        /// The tenant's clients must show a certificate that it takes.
+        ClientCertificateRequired,
+        /// The client's certificate is for another user.
+        ClientCertificateUser {
+            /// User of the startup message.
+            user: String = "<user>".into(),
+        },
+        /// The tenant's server does not take connections yet.
+        TenantStarting,
+        /// The tenant's server does not run.
+        TenantStopped,
+        /// The router holds as many sessions as it may.
+        TooManyConnections,
+        /// The tenant has as many sessions as it may.
+        TooManyTenantConnections {
+            /// Tenant id. The client has named it, and access to it is on.
+            tenant: String = "<tenant>".into(),
+        },
+        /// Too many connections of one client address, at once or within a time.
+        TooManyFromAddress,
+        /// More logins to the tenant were begun than its rate allows.
+        TooManyLogins {
+            /// Tenant id. The client has named it, and access to it is on.
+            tenant: String = "<tenant>".into(),
+        },
+        /// Too many logins of one client address to one tenant have failed.
+        TooManyFailedLogins {
+            /// How long it has to wait.
+            seconds: u64 = 1,
+        },
+        /// The tenant's server closed the connection before the client was logged in.
+        BackendGone,
+        /// The client took too long to log in.
+        LoginDeadline,
+        /// The sessions of the tenant were ended: access was disabled, or an administrator said so.
+        Terminated,
+        /// The router is about to end and takes no new sessions.
+        Draining,
+        /// The router ends, and this session with it.
+        RouterEnding,
+        /// The router itself is at fault: it could not read its registry, or ran out of something.
+        RouterFault,
+        /// The startup packet does not end where its parameters do.
+        MalformedStartup,
+        /// More came together with an SSLRequest: it may have been put there by a third party.
+        DataAfterSslRequest,
+        /// More came together with a GSSENCRequest: it may have been put there by a third party.
+        DataAfterGssRequest,
+        /// A protocol version that no server speaks.
+        UnsupportedProtocol {
+            /// What the client asked for.
+            version: ProtocolVersion = ProtocolVersion { major: 2, minor: 0 },
+        },
+        /// The startup packet names no user.
+        MissingUser,
+        /// The client is to be told to its tenant, and its packet is too long for that.
+        NoRoomForAddress,
+        /// A trusted proxy does not begin with a PROXY protocol header that can be read.
+        NoProxyHeader,
+    }
 }
 
 impl Refusal {
@@ -128,51 +158,6 @@ impl Refusal {
             }
             _ => self.error_response().encode(),
         }
-    }
-
-    /// One of each, with the names of what they name in angle brackets.
-    pub fn all() -> impl Iterator<Item = Self> {
-        let (user, database) = (|| "<user>".to_owned(), || "<database>".to_owned());
-        [
-            Self::NoAccess {
-                user: user(),
-                database: database(),
-                address: "<address>".into(),
-            },
-            Self::InternalRole { user: user() },
-            Self::TlsRequired,
-            Self::PassthroughOnly,
-            Self::PassthroughUnavailable,
-            Self::ClientCertificateRequired,
-            Self::ClientCertificateUser { user: user() },
-            Self::TenantStarting,
-            Self::TenantStopped,
-            Self::TooManyConnections,
-            Self::TooManyTenantConnections {
-                tenant: "<tenant>".into(),
-            },
-            Self::TooManyFromAddress,
-            Self::TooManyLogins {
-                tenant: "<tenant>".into(),
-            },
-            Self::TooManyFailedLogins { seconds: 1 },
-            Self::BackendGone,
-            Self::LoginDeadline,
-            Self::Terminated,
-            Self::Draining,
-            Self::RouterEnding,
-            Self::RouterFault,
-            Self::MalformedStartup,
-            Self::DataAfterSslRequest,
-            Self::DataAfterGssRequest,
-            Self::UnsupportedProtocol {
-                version: ProtocolVersion { major: 2, minor: 0 },
-            },
-            Self::MissingUser,
-            Self::NoRoomForAddress,
-            Self::NoProxyHeader,
-        ]
-        .into_iter()
     }
 
     fn name_and_sqlstate(&self) -> (&'static str, SqlState) {

@@ -27,7 +27,6 @@ fn every_refusal_names_what_is_wrong_and_the_way_out() {
             "would break the table"
         );
     }
-    assert_eq!(names.len(), 27, "a new refusal belongs into `all`");
 }
 
 #[test]

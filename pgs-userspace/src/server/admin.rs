@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::connection::FrontDoor;
 use super::reload::Reloader;
 use super::sessions::Session;
+use super::strangers;
 use super::survival::Kept;
 use crate::admin::request::CanaryReport;
 use crate::admin::request::KernelBytesReport;
@@ -94,7 +95,9 @@ async fn exchange(
     // Only now, or who asks would find the connection closed under its question.
     let peer = stream.peer_cred()?;
     if peer.uid() != 0 && peer.uid() != nix::unistd::geteuid().as_raw() {
-        tracing::warn!(uid = peer.uid(), "admin request of a foreign user refused");
+        if strangers::log_has_room("admin_foreign_user") {
+            tracing::warn!(uid = peer.uid(), "admin request of a foreign user refused");
+        }
         let message = format!("user {} is neither root nor the router's own", peer.uid());
         return say(&mut stream, &Response::Failed { message }).await;
     }

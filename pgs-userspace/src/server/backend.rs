@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 use tokio::time::sleep;
 
+use super::strangers;
 use crate::config::limits::BACKEND_CONNECT_RETRY_INTERVAL_MAX;
 use crate::config::limits::BACKEND_CONNECT_RETRY_INTERVAL_MIN;
 use crate::protocol::refusal::Refusal;
@@ -75,7 +76,9 @@ pub(super) async fn begin(
         io::Result::Ok(backend)
     };
     connected.await.map_err(|error| {
-        tracing::warn!(tenant = %route.tenant, %error, "cannot connect to the tenant's server");
+        if strangers::log_has_room("cannot_connect") {
+            tracing::warn!(tenant = %route.tenant, %error, "cannot connect to the tenant's server");
+        }
         match error.kind() {
             // No socket, or one that a killed server has left.
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => Refusal::TenantStopped,

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use super::backend;
 use super::counters::Counters;
+use super::strangers;
 use crate::config::limits::CANCELS_IN_FLIGHT_TENANT_PART;
 use crate::config::sections::Limits;
 use crate::protocol::cancel::CancelKey;
@@ -204,7 +205,9 @@ impl CancelTable {
         let bounds = self.bounds();
         let Some(_place) = self.begin(bounds.in_flight_max) else {
             Counters::add(&counters.cancels_dropped);
-            tracing::warn!("a cancel request was dropped: as many are under way as may be");
+            if strangers::log_has_room("cancels_dropped") {
+                tracing::warn!("a cancel request was dropped: as many are under way as may be");
+            }
             return None;
         };
         let Some(issuer) = self.issuer(request) else {
@@ -217,13 +220,18 @@ impl CancelTable {
         };
         if !may(&issuer.tenant) {
             Counters::add(&counters.cancels_refused);
-            tracing::info!(tenant = %issuer.tenant, "a cancel request from an address not allowed");
+            if strangers::log_has_room("cancels_refused") {
+                tracing::info!(tenant = %issuer.tenant,
+                    "a cancel request from an address not allowed");
+            }
             return None;
         }
         let Some(_place) = self.begin_at(&issuer.tenant, bounds.in_flight_max) else {
             Counters::add(&counters.cancels_dropped);
-            tracing::warn!(tenant = %issuer.tenant, "a cancel request was dropped: its server has \
-                           ended none of those before");
+            if strangers::log_has_room("cancels_dropped_at_tenant") {
+                tracing::warn!(tenant = %issuer.tenant, "a cancel request was dropped: its server \
+                    has ended none of those before");
+            }
             return None;
         };
         let sent = send(request, &issuer.socket_directory, bounds.connect_deadline);
@@ -232,6 +240,7 @@ impl CancelTable {
                 Counters::add(&counters.cancels_routed);
                 return Some(issuer.tenant);
             }
+            _ if !strangers::log_has_room("cancels_not_delivered") => {}
             Ok(Err(error)) => tracing::warn!(%error, "a cancel request was not delivered"),
             Err(_) => tracing::warn!("a cancel request was not delivered in time"),
         }

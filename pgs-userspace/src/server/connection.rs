@@ -39,6 +39,7 @@ use super::routing::Hints;
 use super::routing::lossy;
 use super::sessions::Identity;
 use super::sessions::Sessions;
+use super::strangers;
 use super::tls_policy;
 use super::tls_policy::Shown;
 use crate::config::limits::CLOSE_LINGER;
@@ -196,10 +197,7 @@ impl Arrival<'_> {
                 door.cancel(&request, address).await;
             }
             Negotiated::Silent => Counters::add(&door.counters.silent),
-            Negotiated::Malformed(why) => {
-                Counters::add(&door.counters.malformed);
-                tracing::info!(%address, why, "not a startup packet; closed");
-            }
+            Negotiated::Malformed(why) => door.not_a_packet(address, &why),
         }
         // Over TLS an end without a word is an error to some clients; in the clear it is the end.
         timeout(CLOSE_LINGER, client.shutdown()).await.ok();
@@ -267,7 +265,7 @@ impl<C: ClientStream> Connection<'_, C> {
             pinned: self.pinned.as_ref(),
         };
         let route = door.route(&self.rules, hints, message).map_err(|error| {
-            tracing::error!(%error, "the registry cannot be read");
+            strangers::registry_failed(&error);
             Refusal::RouterFault
         })?;
         let no_access = Refusal::NoAccess {
@@ -361,18 +359,16 @@ impl<C: ClientStream> Connection<'_, C> {
                 Ok(())
             }
             Ok(Ok(LoginEnd::Refused(sqlstate, text))) => {
-                Counters::add(&door.counters.login_failed);
-                Counters::add(&lease.session().happened.logins_failed);
-                let sqlstate = sqlstate.map(|state| state.to_string()).unwrap_or_default();
-                tracing::info!(session, %address, tenant = %route.tenant, sqlstate, text,
-                    "login refused by the backend");
+                door.login_refused(lease.session(), sqlstate, &text);
                 timeout(CLOSE_LINGER, finish(&mut client)).await.ok();
                 Ok(())
             }
             Ok(Ok(LoginEnd::BackendGone)) => Err((client, Refusal::BackendGone)),
             Ok(Ok(LoginEnd::ClientGone)) => Ok(()),
             Ok(Ok(LoginEnd::Nonsense(error))) => {
-                tracing::error!(session, tenant = %route.tenant, %error, "backend out of step");
+                if strangers::log_has_room("backend_out_of_step") {
+                    tracing::error!(session, tenant = %route.tenant, %error, "backend out of step");
+                }
                 Ok(())
             }
             Ok(Err(error)) => {

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::connection::FrontDoor;
 use super::signals::StopSignals;
+use super::strangers;
 use crate::config::limits::DRAIN_CHECK_INTERVAL;
 use crate::config::limits::SECURE_RELAY_END_DEADLINE;
 use crate::datapath::handover::CloseReason;
@@ -40,6 +41,7 @@ pub(super) async fn drain(door: &Arc<FrontDoor>, deadline: Duration, stop: &mut 
     {
         tracing::warn!(sessions = door.sessions.live(), "sessions were cut off");
     }
+    strangers::say_what_was_left_out();
     tracing::info!("stopped");
 }
 

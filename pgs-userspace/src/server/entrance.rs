@@ -16,11 +16,14 @@ use super::client::ClientStream;
 use super::client::finish;
 use super::connection::FrontDoor;
 use super::counters::Counters;
+use super::sessions::Session;
+use super::strangers;
 use crate::config::limits::CLOSE_LINGER;
 use crate::config::limits::TURNED_AWAY_READ_BYTES;
 use crate::datapath::handover::CloseReason;
 use crate::protocol::cancel::CancelRequest;
 use crate::protocol::refusal::Refusal;
+use crate::protocol::sqlstate::SqlState;
 use crate::tenant::id::TenantId;
 use crate::tenant::route::Access;
 use crate::tenant::route::Route;
@@ -77,12 +80,14 @@ impl FrontDoor {
         refusal: &Refusal,
     ) {
         self.counters.refused(refusal);
-        tracing::info!(
-            %address,
-            sqlstate = %refusal.sqlstate(),
-            refusal = refusal.name(),
-            "connection refused"
-        );
+        if strangers::log_has_room(refusal.name()) {
+            tracing::info!(
+                %address,
+                sqlstate = %refusal.sqlstate(),
+                refusal = refusal.name(),
+                "connection refused"
+            );
+        }
         // So many clients at once may take their time to read it.
         let lingering = self.farewells.try_acquire();
         let farewell = async {
@@ -94,6 +99,30 @@ impl FrontDoor {
         };
         // The client may be gone: there is nobody left to tell.
         timeout(CLOSE_LINGER, farewell).await.ok();
+    }
+
+    /// Closed without a word.
+    pub(super) fn not_a_packet(&self, address: SocketAddr, why: &str) {
+        Counters::add(&self.counters.malformed);
+        if strangers::log_has_room("malformed") {
+            tracing::info!(%address, why, "not a startup packet; closed");
+        }
+    }
+
+    /// The tenant's server has told the client so itself.
+    pub(super) fn login_refused(&self, session: &Session, sqlstate: Option<SqlState>, text: &str) {
+        Counters::add(&self.counters.login_failed);
+        Counters::add(&session.happened.logins_failed);
+        if strangers::log_has_room("login_failed") {
+            tracing::info!(
+                session = session.id,
+                address = %session.client,
+                tenant = %session.tenant,
+                sqlstate = sqlstate.map(|state| state.to_string()).unwrap_or_default(),
+                text,
+                "login refused by the backend"
+            );
+        }
     }
 
     /// Counts a refusal at a tenant that there is.
@@ -111,7 +140,7 @@ impl FrontDoor {
         let may = |tenant: &TenantId| match self.routes.settings(tenant) {
             Ok(settings) => is_allowed(&settings, address.ip()),
             Err(error) => {
-                tracing::error!(%error, "the registry cannot be read");
+                strangers::registry_failed(&error);
                 false
             }
         };
@@ -138,12 +167,14 @@ impl FrontDoor {
             Some(_) => "",
         };
         let Some(route) = route.filter(|_| why_not.is_empty()) else {
-            let what = no_access
-                .error_response()
-                .message
-                .escape_debug()
-                .to_string();
-            tracing::info!(%address, what, why_not, "kept out");
+            if strangers::log_has_room("kept_out") {
+                let what = no_access
+                    .error_response()
+                    .message
+                    .escape_debug()
+                    .to_string();
+                tracing::info!(%address, what, why_not, "kept out");
+            }
             return Err(no_access);
         };
         let Route {

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use super::connection::Accepted;
 use super::connection::FrontDoor;
 use super::connection::serve;
+use super::strangers;
 use crate::config::limits::ACCEPT_RETRY_INTERVAL;
 use crate::config::limits::LISTEN_BACKLOG_MAX;
 use crate::config::sections::Limits;
@@ -55,7 +56,9 @@ pub(super) async fn accept(
         let (client, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "accept failed");
+                if strangers::log_has_room("accept_failed") {
+                    tracing::warn!(%error, "accept failed");
+                }
                 sleep(ACCEPT_RETRY_INTERVAL).await;
                 continue;
             }

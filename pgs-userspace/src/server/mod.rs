@@ -41,6 +41,7 @@ mod secure_flow;
 mod secure_relay;
 mod sessions;
 mod signals;
+mod strangers;
 mod survival;
 mod tenants;
 mod tls_policy;

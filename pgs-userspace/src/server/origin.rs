@@ -10,6 +10,7 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt as _;
 
 use super::negotiation::Negotiated;
+use super::strangers;
 use crate::config::network::Networks;
 use crate::protocol::Parsed;
 use crate::protocol::client_address::with_client_address;
@@ -52,7 +53,10 @@ pub(super) async fn find(
             }
             Ok(Parsed::Incomplete { need }) => buffer.reserve(need.saturating_sub(buffer.len())),
             Err(error) => {
-                tracing::info!(address = %peer, %error, "a trusted proxy does not name its client");
+                if strangers::log_has_room("no_proxy_header_why") {
+                    tracing::info!(address = %peer, %error,
+                        "a trusted proxy does not name its client");
+                }
                 return Ok(Origin::End(Negotiated::Refused(Refusal::NoProxyHeader)));
             }
         }
@@ -80,7 +84,9 @@ pub(super) fn startup_packet(
     }
     with_client_address(message, client).map_err(|error| {
         let tenant = &route.tenant;
-        tracing::info!(address = %client, %tenant, %error, "startup packet too long");
+        if strangers::log_has_room("no_room_for_address_why") {
+            tracing::info!(address = %client, %tenant, %error, "startup packet too long");
+        }
         Refusal::NoRoomForAddress
     })
 }

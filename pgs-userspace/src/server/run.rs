@@ -38,6 +38,7 @@ use super::reload::Reloader;
 use super::sessions::Sessions;
 use super::signals::Signals;
 use super::signals::StopSignals;
+use super::strangers;
 use super::survival::KeptListeners;
 use super::survival::Survival;
 use crate::config::configuration::Configuration;
@@ -183,6 +184,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let admin = tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
     let elsewhere = tasks.spawn(elsewhere.watch());
     tasks.spawn(idle::watch(Arc::clone(&door)));
+    tasks.spawn(strangers::watch());
     tasks.spawn(reloader.at_signals(hangup));
     let pinned = configuration.serve.listen.iter();
     let pinned = pinned.map(|on| on.tenant.clone());

@@ -1,6 +1,8 @@
 //! A connection that asked for TLS: who ends it, and the handshake.
 
+use std::fmt::Display;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -25,6 +27,7 @@ use super::passthrough;
 use super::secure_relay;
 use super::secure_relay::ResetIsEnd;
 use super::sessions::Identity;
+use super::strangers;
 use crate::config::limits::CLIENT_HELLO_BYTES_MAX;
 use crate::config::limits::CLIENT_HELLO_READ_BYTES;
 use crate::config::limits::SERVER_NAME_ANSWER_DELAY;
@@ -54,10 +57,7 @@ impl Arrival<'_> {
         mut front: BytesMut,
     ) {
         let (door, address) = (self.door, self.address);
-        let failed = |error: &dyn std::fmt::Display| {
-            Counters::add(&door.counters.tls_failed);
-            tracing::info!(%address, %error, "no TLS; closed");
-        };
+        let failed = |error: &dyn Display| door.no_tls(address, error);
         let name = match timeout_at(self.deadline(), read_hello(&mut client, &mut front)).await {
             Ok(Ok(name)) => name,
             Ok(Err(error)) => return failed(&error),
@@ -85,16 +85,8 @@ impl Arrival<'_> {
             .accept(client, request, front, self.certificates());
         let mut client = match timeout_at(deadline, handshake).await {
             Ok(Ok(client)) => client,
-            Ok(Err(error)) => {
-                Counters::add(&door.counters.tls_failed);
-                tracing::info!(%address, %error, "no TLS; closed");
-                return;
-            }
-            Err(_) => {
-                Counters::add(&door.counters.tls_failed);
-                tracing::info!(%address, "no TLS within the deadline; closed");
-                return;
-            }
+            Ok(Err(error)) => return door.no_tls(address, &error),
+            Err(_) => return door.no_tls(address, &"no handshake within the deadline"),
         };
         Counters::add(&door.counters.tls_handshakes);
         match timeout_at(deadline, negotiate_encrypted(&mut client, request)).await {
@@ -131,7 +123,7 @@ impl Arrival<'_> {
         let route = match self.door.routes.find(label, label) {
             Ok(route) => route,
             Err(error) => {
-                tracing::error!(%error, "the registry cannot be read");
+                strangers::registry_failed(&error);
                 return TlsEnd::Here(Some(Refusal::RouterFault));
             }
         };
@@ -151,8 +143,10 @@ impl Arrival<'_> {
             Err(refusal) => {
                 self.door.refused_at(&route.tenant, &refusal);
                 // Told behind a handshake with a certificate of ours, if there is one.
-                tracing::info!(address = %self.address, tenant = %route.tenant,
-                    refusal = refusal.name(), "TLS is not passed through");
+                if strangers::log_has_room("not_passed_through") {
+                    tracing::info!(address = %self.address, tenant = %route.tenant,
+                        refusal = refusal.name(), "TLS is not passed through");
+                }
                 TlsEnd::Here(Some(refusal))
             }
         }
@@ -183,7 +177,9 @@ impl Arrival<'_> {
         let server = passthrough::connect(&door.namespaces, directory, request, within).await;
         let server = server.map_err(|error| {
             let tenant = &route.tenant;
-            tracing::warn!(%tenant, %error, "cannot pass TLS through to the tenant's server");
+            if strangers::log_has_room("passthrough_unavailable_why") {
+                tracing::warn!(%tenant, %error, "cannot pass TLS through to the tenant's server");
+            }
             Refusal::PassthroughUnavailable
         })?;
         Ok((server, lease))
@@ -213,10 +209,18 @@ impl FrontDoor {
             || (pinned || rules.encryption.has_domains()) && self.tls_wishes().passthrough
     }
 
+    /// Closed without a word that the client could read.
+    fn no_tls(&self, address: SocketAddr, error: &dyn Display) {
+        Counters::add(&self.counters.tls_failed);
+        if strangers::log_has_room("no_tls") {
+            tracing::info!(%address, %error, "no TLS; closed");
+        }
+    }
+
     /// What tenants want of TLS.
     pub(super) fn tls_wishes(&self) -> TlsWishes {
         self.routes.tls_wishes().unwrap_or_else(|error| {
-            tracing::error!(%error, "the registry cannot be read");
+            strangers::registry_failed(&error);
             TlsWishes::default()
         })
     }

@@ -2,6 +2,7 @@
 
 use rustls::pki_types::CertificateDer;
 
+use super::strangers;
 use crate::protocol::refusal::Refusal;
 use crate::tenant::route::Route;
 use crate::tenant::settings::ClientCertificates;
@@ -48,11 +49,15 @@ fn check_certificate(
     let tenant = &route.tenant;
     // `pgs set` does not let it come to that; an edited default could.
     let Some(path) = &route.settings.client_ca else {
-        tracing::error!(%tenant, "client certificates are wanted, and there is no `client_ca`");
+        if strangers::log_has_room("client_ca_missing") {
+            tracing::error!(%tenant, "client certificates are wanted, and there is no `client_ca`");
+        }
         return Err(Refusal::RouterFault);
     };
     let authority = authorities.get(path).map_err(|error| {
-        tracing::error!(%tenant, %error, "client certificates cannot be checked");
+        if strangers::log_has_room("client_ca_unusable") {
+            tracing::error!(%tenant, %error, "client certificates cannot be checked");
+        }
         Refusal::RouterFault
     })?;
     let checked = match wanted {
@@ -60,7 +65,9 @@ fn check_certificate(
         _ => authority.verify(shown.certificates).map(drop),
     };
     checked.map_err(|error| {
-        tracing::info!(%tenant, %error, "client certificate not taken");
+        if strangers::log_has_room("client_certificate") {
+            tracing::info!(%tenant, %error, "client certificate not taken");
+        }
         match error {
             ClientCertificateError::OtherName(_) => Refusal::ClientCertificateUser {
                 user: String::from_utf8_lossy(shown.user).into_owned(),

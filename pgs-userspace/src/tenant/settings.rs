@@ -89,7 +89,7 @@ pub struct TenantSettings {
     pub client_address: bool,
     /// Who moves the bytes.
     pub path: PathPolicy,
-    /// A session that moves no byte for so long is ended.
+    /// A session that moves no byte for so long is closed, without a message.
     pub idle_session_timeout: Option<Duration>,
     /// From accept to the end of authentication.
     pub login_deadline: Duration,
@@ -134,7 +134,7 @@ impl Section for TenantSettings {
         key!(path: PathPolicy, "who moves the bytes: as `pgs serve --path` says, but programs \
                                 that move bulk by the relay; or everything by the relay"),
         key!(idle_session_timeout: Option<Duration>, "a session that moves no byte for so long is \
-                                                      ended"),
+                                                      closed, without a message"),
         key!(login_deadline: Duration, "from the connection to the end of authentication"),
     ];
 

@@ -76,6 +76,10 @@ pub(crate) const SCENARIOS: &[Named] = &[
         passthrough_libpq::channel_binding_and_cancel,
     ),
     (
+        "passthrough_cancels_where_there_is_no_room",
+        passthrough_libpq::cancels_where_there_is_no_room,
+    ),
+    (
         "client_certificates",
         client_certificates::each_policy_and_each_client,
     ),

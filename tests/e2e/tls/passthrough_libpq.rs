@@ -36,6 +36,57 @@ for more in sys.argv[2:]:
         print("in the clear", outcome(connection, connection.cancel, 2))
 "#;
 
+/// Connects until there is no room, says who has said so, and cancels a query by one more
+/// connection.
+const FULL_SCRIPT: &str = r#"
+import sys, threading, psycopg
+def cancel(connection):
+    try:
+        connection.cancel_safe(timeout=5)
+    except psycopg.Error:
+        pass
+connections = []
+try:
+    while True:
+        connections.append(psycopg.connect(sys.argv[1]))
+except psycopg.OperationalError as error:
+    print("the server" if "remaining connection slots" in str(error) else
+          "pgs" if "too many connections for tenant" in str(error) else error)
+threading.Timer(0.3, cancel, [connections[0]]).start()
+try:
+    connections[0].execute("select pg_sleep(3)")
+    print("not cancelled")
+except psycopg.errors.QueryCanceled:
+    print("cancelled")
+"#;
+
+/// Which is why docs/tls.md recommends to let the server be the one that refuses.
+pub(super) fn cancels_where_there_is_no_room(stage: &Stage) -> anyhow::Result<()> {
+    let python = python()?;
+    with_tls(stage, &[], |ground| {
+        let few = "alter system set max_connections = 6";
+        let psql = ["psql", TENANT, "--superuser", "--", "-Xc", few];
+        ground.router.pgs(&psql)?;
+        // Starts the server again.
+        pass_through(ground.installation)?;
+        let host = format!("{TENANT}.{DOMAIN}");
+        let connection = connection(ground, &host, "sslmode=require");
+        let fill = || -> anyhow::Result<String> {
+            let mut script = Command::new(&python);
+            script
+                .env("PGPASSWORD", &ground.tenant.login().password)
+                .args(["-c", FULL_SCRIPT, &connection]);
+            process::run(&mut script, CLIENT_LIMIT)?.success()
+        };
+        let printed = fill()?;
+        ensure!(printed == "the server\ncancelled\n", "{printed}");
+        ground.router.pgs(&["set", TENANT, "connections_max=2"])?;
+        let printed = fill()?;
+        ensure!(printed == "pgs\nnot cancelled\n", "{printed}");
+        Ok(())
+    })
+}
+
 pub(super) fn channel_binding_and_cancel(stage: &Stage) -> anyhow::Result<()> {
     let python = python()?;
     with_tls(stage, &[], |ground| {

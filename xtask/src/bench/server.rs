@@ -3,8 +3,8 @@
 
 use super::ground::{Ground, TENANT};
 use super::options::Settings;
-use crate::process;
 use crate::report::Step;
+use crate::{container, process};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::net::TcpListener;
@@ -12,13 +12,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
 
 /// Memory of each container, as Docker and pgs both spell it: for the backends of the idle sessions
 /// too.
 const MEMORY: &str = "2g";
-const READY_LIMIT: Duration = Duration::from_secs(120);
-const POLL_PERIOD: Duration = Duration::from_millis(200);
 
 /// Set by ALTER SYSTEM in both servers. The data is in memory and nothing waits for a disk: what is
 /// measured is the way to the server.
@@ -162,12 +159,12 @@ fn make_plain(
     address: &str,
     port: u16,
 ) -> Result<String> {
-    let container = ground.container();
-    run_plain(ground, &container, image, address, port)?;
-    wait_ready(&container)?;
+    let name = ground.container();
+    run_plain(ground, &name, image, address, port)?;
+    container::wait_ready(&name)?;
     let psql = || {
         let mut psql = Command::new("docker");
-        psql.args(["exec", "--user", "postgres", &container]).args([
+        psql.args(["exec", "--user", "postgres", &name]).args([
             "psql",
             "-Xq",
             "-v",
@@ -179,15 +176,15 @@ fn make_plain(
     let role = format!("CREATE ROLE {TENANT} LOGIN CREATEDB CREATEROLE PASSWORD '{verifier}'");
     let database = format!("CREATE DATABASE {TENANT} OWNER {TENANT}");
     process::output(psql().args(["-c", &role, "-c", &database]))?;
-    process::output(Command::new("docker").args(["restart", &container]))?;
-    wait_ready(&container)?;
+    process::output(Command::new("docker").args(["restart", &name]))?;
+    container::wait_ready(&name)?;
     let format = "{{.NetworkSettings.IPAddress}}";
     let found = process::output(Command::new("docker").args([
         "container",
         "inspect",
         "--format",
         format,
-        &container,
+        &name,
     ]))?;
     if found.is_empty() {
         bail!("the plain container has no address on Docker's default bridge");
@@ -226,23 +223,6 @@ fn run_plain(
     process::output(docker.arg(image))
         .map(drop)
         .with_context(|| format!("in {}", ground.directory().display()))
-}
-
-fn wait_ready(container: &str) -> Result<()> {
-    let deadline = Instant::now() + READY_LIMIT;
-    // While the data is being made the server listens on its Unix socket alone.
-    let ready = || {
-        let mut docker = Command::new("docker");
-        docker.args(["exec", container, "pg_isready", "-q", "-h", "127.0.0.1"]);
-        process::succeeds(&mut docker)
-    };
-    while !ready() {
-        if Instant::now() >= deadline {
-            bail!("{container} is not ready after {READY_LIMIT:?}; see `docker logs {container}`");
-        }
-        thread::sleep(POLL_PERIOD);
-    }
-    Ok(())
 }
 
 /// One `-c` each: ALTER SYSTEM does not run in the transaction that several in one would be.

@@ -3,7 +3,8 @@
 //! The directory's name carries the pid of the run. A run that was killed leaves things behind;
 //! the next one finds them by the directory and removes them.
 
-use super::tenant::{Tenant, Wanted};
+use super::suite::Suite;
+use super::tenant::Tenant;
 use crate::{process, report};
 use anyhow::{Context, Result};
 use std::fs::{self, DirBuilder};
@@ -87,9 +88,10 @@ impl Ground {
         command
     }
 
-    /// A new tenant; it goes when it is dropped.
-    pub(super) fn tenant(&self, wanted: &Wanted) -> Result<Tenant<'_>> {
-        Tenant::create(self, wanted)
+    /// A suite's tenant, made anew; it goes when it is dropped.
+    pub(super) fn tenant(&self, suite: &dyn Suite) -> Result<Tenant<'_>> {
+        let image = suite.image().unwrap_or(&self.image);
+        Tenant::create(self, suite.tenant(), image)
     }
 
     fn clear(&self) -> Result<()> {

@@ -5,7 +5,7 @@ use super::endpoint::Endpoint;
 use super::outcome::Tests;
 use super::program;
 use super::suite::{Facts, Suite};
-use super::tenant::{PASSWORD, Tenant, Wanted};
+use super::tenant::{PASSWORD, Tenant};
 use crate::report::Step;
 use crate::{apt, process, workspace};
 use anyhow::{Result, bail};
@@ -73,15 +73,8 @@ impl Suite for Jdbc {
         })
     }
 
-    fn tenant(&self) -> Wanted {
-        Wanted {
-            id: TENANT,
-            image: None,
-        }
-    }
-
-    fn furnish(&self, _tenant: &Tenant<'_>) -> Result<()> {
-        Ok(())
+    fn tenant(&self) -> &'static str {
+        TENANT
     }
 
     fn run(
@@ -96,7 +89,7 @@ impl Suite for Jdbc {
             .arg(&self.program)
             .args(["127.0.0.1", &endpoint.port().to_string()])
             .args([TENANT, PASSWORD]);
-        let text = program::logged(log, || program::run(step, &java, log, LIMIT).map(drop))?;
+        let text = program::printed(step, &java, log, LIMIT)?;
         Ok(program::plain_results(&text))
     }
 }

@@ -28,6 +28,7 @@ use crate::report::{self, Step, heading};
 use crate::setup::{self, Purpose};
 use crate::{apt, process, workspace};
 use anyhow::{Context, Result, bail};
+use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use endpoint::{Carried, Endpoint, Subject};
 use ground::Ground;
@@ -40,8 +41,8 @@ use suite::{Name, Suite};
 #[derive(Args)]
 pub(crate) struct ConformanceArgs {
     /// The suites to run, or `all`
-    #[arg(value_name = "NAME", required_unless_present = "list")]
-    names: Vec<Choice>,
+    #[arg(value_name = "NAME", required_unless_present = "list", value_parser = choices())]
+    names: Vec<String>,
     /// Say which suites there are, and run none
     #[arg(long)]
     list: bool,
@@ -53,18 +54,11 @@ pub(crate) struct ConformanceArgs {
     json: bool,
 }
 
-/// One suite, or all.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Choice {
-    All,
-    Regress,
-    Psycopg,
-    Psycopg2,
-    NodePostgres,
-    TokioPostgres,
-    Sqlx,
-    Jdbc,
-    Negotiation,
+/// Instead of a suite's name.
+const ALL: &str = "all";
+
+fn choices() -> PossibleValuesParser {
+    PossibleValuesParser::new([ALL].into_iter().chain(Name::ALL.map(Name::text)))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -129,28 +123,11 @@ pub(crate) fn run(args: &ConformanceArgs) -> Result<()> {
     Ok(())
 }
 
-fn chosen(choices: &[Choice]) -> Vec<Name> {
+fn chosen(names: &[String]) -> Vec<Name> {
     Name::ALL
         .into_iter()
-        .filter(|name| choices.iter().any(|choice| choice.means(*name)))
+        .filter(|name| names.iter().any(|said| said == ALL || said == name.text()))
         .collect()
-}
-
-impl Choice {
-    fn means(self, name: Name) -> bool {
-        let own = match self {
-            Self::All => return true,
-            Self::Regress => Name::Regress,
-            Self::Psycopg => Name::Psycopg,
-            Self::Psycopg2 => Name::Psycopg2,
-            Self::NodePostgres => Name::NodePostgres,
-            Self::TokioPostgres => Name::TokioPostgres,
-            Self::Sqlx => Name::Sqlx,
-            Self::Jdbc => Name::Jdbc,
-            Self::Negotiation => Name::Negotiation,
-        };
-        own == name
-    }
 }
 
 /// Prepares one suite and runs it on every subject; the results are written in any case.
@@ -199,7 +176,7 @@ fn once_more(
 fn run_on(ground: &Ground, suite: &dyn Suite, subject: Subject) -> Result<Run> {
     let step = Step::new(subject.name());
     step.doing("making the tenant");
-    let tenant = ground.tenant(&suite.tenant())?;
+    let tenant = ground.tenant(suite)?;
     suite.furnish(&tenant)?;
     step.doing("running the suite");
     let began = Instant::now();

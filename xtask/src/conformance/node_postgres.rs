@@ -3,7 +3,7 @@
 use super::endpoint::Endpoint;
 use super::outcome::{Tests, Verdict};
 use super::suite::{Facts, Suite};
-use super::tenant::{PASSWORD, Tenant, Wanted};
+use super::tenant::{PASSWORD, Tenant};
 use super::{fetch, program};
 use crate::report::Step;
 use crate::{apt, process};
@@ -74,15 +74,8 @@ impl Suite for NodePostgres {
         })
     }
 
-    fn tenant(&self) -> Wanted {
-        Wanted {
-            id: TENANT,
-            image: None,
-        }
-    }
-
-    fn furnish(&self, _tenant: &Tenant<'_>) -> Result<()> {
-        Ok(())
+    fn tenant(&self) -> &'static str {
+        TENANT
     }
 
     fn run(

@@ -2,7 +2,7 @@
 
 use super::outcome::{Tests, Verdict};
 use crate::report::Step;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::fs::{self, File};
@@ -58,6 +58,31 @@ pub(super) fn run(
         }
         thread::sleep(POLL_PERIOD);
     }
+}
+
+/// Runs it and gives what it printed, which is then all that the file `log` holds. How it ended is
+/// not asked: what its tests came to is in what it printed.
+pub(super) fn printed(
+    step: &Step,
+    command: &Command,
+    log: &Path,
+    limit: Duration,
+) -> Result<String> {
+    logged(log, || run(step, command, log, limit).map(drop))
+}
+
+/// Runs what builds a suite's tests.
+pub(super) fn built(step: &Step, command: &Command, log: &Path, limit: Duration) -> Result<()> {
+    logged(log, || {
+        let status = run(step, command, log, limit)?;
+        ensure!(
+            status.success(),
+            "its tests do not build; see {}",
+            log.display()
+        );
+        Ok(())
+    })
+    .map(drop)
 }
 
 /// A log that holds nothing of earlier runs, and its text after `act`.

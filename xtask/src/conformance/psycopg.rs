@@ -3,11 +3,11 @@
 use super::endpoint::Endpoint;
 use super::outcome::Tests;
 use super::suite::{Facts, Suite};
-use super::tenant::{PASSWORD, Tenant, Wanted};
+use super::tenant::{PASSWORD, Tenant};
 use super::{fetch, program, python};
 use crate::process;
 use crate::report::Step;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -79,11 +79,8 @@ impl Suite for Psycopg {
         })
     }
 
-    fn tenant(&self) -> Wanted {
-        Wanted {
-            id: TENANT,
-            image: None,
-        }
+    fn tenant(&self) -> &'static str {
+        TENANT
     }
 
     fn furnish(&self, tenant: &Tenant<'_>) -> Result<()> {
@@ -106,18 +103,12 @@ impl Suite for Psycopg {
     ) -> Result<Tests> {
         let mut tests = Tests::new();
         for (name, driver, paths) in RUNS {
-            let log = log.with_file_name(format!(
-                "{}-{name}.txt",
-                log.file_stem()
-                    .context("a log without a name")?
-                    .to_string_lossy()
-            ));
+            let log = log.with_extension(format!("{name}.txt"));
             let port = endpoint.port();
             let uri = format!("{driver}://{TENANT}:{PASSWORD}@127.0.0.1:{port}/{TENANT}");
             let mut pytest = python::pytest(&self.python, &self.source);
             pytest.args(["--dburi", &uri]).args(paths);
-            let text =
-                program::logged(&log, || program::run(step, &pytest, &log, LIMIT).map(drop))?;
+            let text = program::printed(step, &pytest, &log, LIMIT)?;
             tests.extend(python::results(name, &text));
         }
         Ok(tests)

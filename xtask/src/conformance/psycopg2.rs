@@ -3,11 +3,11 @@
 use super::endpoint::Endpoint;
 use super::outcome::Tests;
 use super::suite::{Facts, Suite};
-use super::tenant::{PASSWORD, Tenant, Wanted};
+use super::tenant::{PASSWORD, Tenant};
 use super::{fetch, program, python};
 use crate::process;
 use crate::report::Step;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -58,11 +58,8 @@ impl Suite for Psycopg2 {
         })
     }
 
-    fn tenant(&self) -> Wanted {
-        Wanted {
-            id: TENANT,
-            image: None,
-        }
+    fn tenant(&self) -> &'static str {
+        TENANT
     }
 
     fn furnish(&self, tenant: &Tenant<'_>) -> Result<()> {
@@ -77,10 +74,9 @@ impl Suite for Psycopg2 {
         _tenant: &Tenant<'_>,
         log: &Path,
     ) -> Result<Tests> {
-        let stem = log.file_stem().context("a log without a name")?;
         let mut tests = Tests::new();
         for (name, green) in RUNS {
-            let log = log.with_file_name(format!("{}-{name}.txt", stem.to_string_lossy()));
+            let log = log.with_extension(format!("{name}.txt"));
             let mut pytest = python::pytest(&self.python, &self.source);
             pytest
                 .arg("tests")
@@ -94,8 +90,7 @@ impl Suite for Psycopg2 {
             if green {
                 pytest.env("PSYCOPG2_TEST_GREEN", "1");
             }
-            let text =
-                program::logged(&log, || program::run(step, &pytest, &log, LIMIT).map(drop))?;
+            let text = program::printed(step, &pytest, &log, LIMIT)?;
             tests.extend(python::results(name, &text));
         }
         Ok(tests)

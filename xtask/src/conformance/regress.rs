@@ -9,7 +9,7 @@ use super::endpoint::Endpoint;
 use super::ground::Ground;
 use super::outcome::{Tests, Verdict};
 use super::suite::{Facts, Suite};
-use super::tenant::{Tenant, Wanted};
+use super::tenant::Tenant;
 use super::{fetch, program};
 use crate::apt::{Elsewhere, Mirror};
 use crate::process;
@@ -123,11 +123,12 @@ impl Suite for Regress {
         })
     }
 
-    fn tenant(&self) -> Wanted {
-        Wanted {
-            id: TENANT,
-            image: Some(IMAGE.to_owned()),
-        }
+    fn tenant(&self) -> &'static str {
+        TENANT
+    }
+
+    fn image(&self) -> Option<&'static str> {
+        Some(IMAGE)
     }
 
     fn furnish(&self, tenant: &Tenant<'_>) -> Result<()> {

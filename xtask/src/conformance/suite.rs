@@ -3,7 +3,7 @@
 use super::endpoint::{Endpoint, Reference};
 use super::ground::Ground;
 use super::outcome::Tests;
-use super::tenant::{Tenant, Wanted};
+use super::tenant::Tenant;
 use super::{jdbc, negotiation, node_postgres, psycopg, psycopg2, regress, sqlx, tokio_postgres};
 use crate::report::Step;
 use anyhow::Result;
@@ -92,11 +92,18 @@ pub(super) trait Suite {
     /// What the results say of it.
     fn facts(&self) -> Result<Facts>;
 
-    /// The tenant that it wants, made anew for every run.
-    fn tenant(&self) -> Wanted;
+    /// The id of its tenant, which is made anew for every run.
+    fn tenant(&self) -> &'static str;
+
+    /// What the tenant is made from, where that is not the image of all tenants.
+    fn image(&self) -> Option<&'static str> {
+        None
+    }
 
     /// What the tenant's server must have before clients come.
-    fn furnish(&self, tenant: &Tenant<'_>) -> Result<()>;
+    fn furnish(&self, _tenant: &Tenant<'_>) -> Result<()> {
+        Ok(())
+    }
 
     /// In how many ways what answers is to be set up; one after the other.
     fn modes(&self) -> &'static [&'static str] {

@@ -12,13 +12,6 @@ pub(super) const PASSWORD: &str = "password";
 /// Test suites make tables in parallel; what pgs gives by default is for a quiet tenant.
 const MEMORY: &str = "2g";
 
-/// What a suite asks of its tenant.
-pub(super) struct Wanted {
-    pub(super) id: &'static str,
-    /// `None` for the image that all tenants have.
-    pub(super) image: Option<String>,
-}
-
 /// A tenant whose role is a superuser, as these suites expect. It goes when it is dropped.
 pub(super) struct Tenant<'a> {
     ground: &'a Ground,
@@ -28,20 +21,19 @@ pub(super) struct Tenant<'a> {
 }
 
 impl<'a> Tenant<'a> {
-    pub(super) fn create(ground: &'a Ground, wanted: &Wanted) -> Result<Self> {
+    pub(super) fn create(ground: &'a Ground, id: &'static str, image: &str) -> Result<Self> {
         let file = ground.directory().join("password");
         fs::write(&file, PASSWORD)?;
-        let image = wanted.image.as_deref().unwrap_or(ground.image());
         let mut create = ground.pgs();
         create
-            .args(["create", wanted.id, "--enable", "--superuser"])
+            .args(["create", id, "--enable", "--superuser"])
             .args(["--replication", "--memory", MEMORY, "--image", image])
             .arg("--password-file")
             .arg(&file);
         process::output(&mut create)?;
         let mut tenant = Self {
             ground,
-            id: wanted.id,
+            id,
             container: String::new(),
         };
         tenant.container = tenant.find_container()?;

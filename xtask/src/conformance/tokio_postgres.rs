@@ -4,7 +4,7 @@ use super::endpoint::Endpoint;
 use super::ground::Ground;
 use super::outcome::Tests;
 use super::suite::{Facts, Suite};
-use super::tenant::{PASSWORD, Tenant, Wanted};
+use super::tenant::{PASSWORD, Tenant};
 use super::{fetch, libtest, program};
 use crate::report::Step;
 use anyhow::Result;
@@ -43,15 +43,7 @@ impl TokioPostgres {
         step.doing("building its tests");
         let log = ground.log("build");
         let mut build = suite.cargo();
-        program::logged(&log, || {
-            let status = program::run(&step, build.arg("--no-run"), &log, BUILD_LIMIT)?;
-            anyhow::ensure!(
-                status.success(),
-                "its tests do not build; see {}",
-                log.display()
-            );
-            Ok(())
-        })?;
+        program::built(&step, build.arg("--no-run"), &log, BUILD_LIMIT)?;
         step.done("its tests are built");
         Ok(suite)
     }
@@ -78,11 +70,8 @@ impl Suite for TokioPostgres {
         })
     }
 
-    fn tenant(&self) -> Wanted {
-        Wanted {
-            id: TENANT,
-            image: None,
-        }
+    fn tenant(&self) -> &'static str {
+        TENANT
     }
 
     fn furnish(&self, tenant: &Tenant<'_>) -> Result<()> {
@@ -114,7 +103,7 @@ impl Suite for TokioPostgres {
     ) -> Result<Tests> {
         let mut cargo = self.cargo();
         cargo.args(["--", "--skip", UNIX_SOCKET]);
-        let text = program::logged(log, || program::run(step, &cargo, log, LIMIT).map(drop))?;
+        let text = program::printed(step, &cargo, log, LIMIT)?;
         Ok(libtest::parse(&text))
     }
 }

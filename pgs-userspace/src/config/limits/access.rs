@@ -83,5 +83,11 @@ pub const TURNED_AWAY_READ_BYTES: usize = 1024;
 /// the connections of further ones are closed behind the answer.
 pub const FAREWELLS_MAX: usize = 256;
 
+/// Lines of one kind that strangers can cause in the log within [`STRANGERS_LOG_PERIOD`]: at 200
+/// bytes a line, one kind takes less than 30 MB a day.
+pub const STRANGERS_LOG_LINES_MAX: u64 = 100;
+/// See [`STRANGERS_LOG_LINES_MAX`].
+pub const STRANGERS_LOG_PERIOD: Duration = Duration::from_secs(60);
+
 /// What rates are counted by: they are given as so many a minute.
 pub const RATE_PERIOD: Duration = Duration::from_secs(60);

@@ -11,22 +11,19 @@ use super::endpoint::{Endpoint, Reference};
 use super::ground::Ground;
 use super::outcome::Tests;
 use super::suite::{Facts, Suite};
-use super::tenant::{PASSWORD, Tenant, Wanted};
+use super::tenant::{PASSWORD, Tenant};
 use super::{fetch, program, psycopg};
 use crate::report::Step;
-use crate::{apt, process, workspace};
+use crate::{apt, container, process, workspace};
 use anyhow::{Context, Result, bail};
 use mode::{Clients, Mode, Tls};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const TENANT: &str = "negotiation";
 const LIMIT: Duration = Duration::from_secs(900);
-const READY_LIMIT: Duration = Duration::from_secs(60);
-const POLL_PERIOD: Duration = Duration::from_millis(300);
 /// uid and gid of `postgres` in the image: the server insists that the key is its own.
 const SERVER_USER: &str = "999:999";
 /// Where the reference has certificate and access rules.
@@ -127,15 +124,8 @@ impl Suite for Negotiation {
         })
     }
 
-    fn tenant(&self) -> Wanted {
-        Wanted {
-            id: TENANT,
-            image: None,
-        }
-    }
-
-    fn furnish(&self, _tenant: &Tenant<'_>) -> Result<()> {
-        Ok(())
+    fn tenant(&self) -> &'static str {
+        TENANT
     }
 
     fn modes(&self) -> &'static [&'static str] {
@@ -178,10 +168,10 @@ impl Suite for Negotiation {
         fs::write(self.certificates.join("pg_hba.conf"), mode.access_rules())?;
         let place = self.certificates.display().to_string();
         process::output(Command::new("chown").args(["-R", SERVER_USER, &place]))?;
-        let container = ground.container("reference");
+        let name = ground.container("reference");
         let mut create = Command::new("docker");
         create
-            .args(["create", "--name", &container])
+            .args(["create", "--name", &name])
             .args(["--publish", &format!("127.0.0.1:{}:5432", ground.port)])
             .args(["--env", &format!("POSTGRES_PASSWORD={PASSWORD}")])
             .args(["--env", &format!("POSTGRES_USER={TENANT}")])
@@ -197,12 +187,12 @@ impl Suite for Negotiation {
             create.args(["-c", &format!("ssl_ca_file={PLACE}/ca.crt")]);
         }
         process::output(&mut create)?;
-        let reference = Reference { container };
+        let reference = Reference { container: name };
         let docker = |arguments: &[&str]| process::output(Command::new("docker").args(arguments));
         let to = format!("{}:{PLACE}", reference.container);
         docker(&["cp", "--archive", &place, &to])?;
         docker(&["start", &reference.container])?;
-        wait_ready(&reference.container)?;
+        container::wait_ready(&reference.container)?;
         Ok(Some(reference))
     }
 
@@ -227,21 +217,4 @@ impl Suite for Negotiation {
         })?;
         Ok(program::plain_results(&text))
     }
-}
-
-fn wait_ready(container: &str) -> Result<()> {
-    let deadline = Instant::now() + READY_LIMIT;
-    // While the data is being made the server listens on its Unix socket alone.
-    let ready = || {
-        let mut docker = Command::new("docker");
-        docker.args(["exec", container, "pg_isready", "-q", "-h", "127.0.0.1"]);
-        process::succeeds(&mut docker)
-    };
-    while !ready() {
-        if Instant::now() >= deadline {
-            bail!("{container} is not ready after {READY_LIMIT:?}; see `docker logs {container}`");
-        }
-        thread::sleep(POLL_PERIOD);
-    }
-    Ok(())
 }
