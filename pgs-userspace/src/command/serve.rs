@@ -150,6 +150,7 @@ impl From<ServeError> for Error {
             ServeError::Privileges(_) => (Kind::PermissionDenied, None),
             ServeError::Tls(_)
             | ServeError::System { .. }
+            | ServeError::Thread(_)
             | ServeError::Fault(_)
             | ServeError::Listen { .. } => (Kind::Internal, None),
         };

@@ -9,7 +9,6 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio::time::sleep_until;
 use tokio::time::timeout;
 use tokio::time::timeout_at;
 
@@ -35,6 +34,7 @@ use super::negotiation::negotiate;
 use super::origin;
 use super::origin::Origin;
 use super::path_choice;
+use super::punctual::Punctual;
 use super::routing::Hints;
 use super::routing::lossy;
 use super::sessions::Identity;
@@ -70,6 +70,7 @@ pub(super) struct FrontDoor {
     pub(super) namespaces: Namespaces,
     pub(super) counters: Counters,
     pub(super) data_path: Arc<DataPath>,
+    pub(super) punctual: Punctual,
     pub(super) draining: std::sync::atomic::AtomicBool,
 }
 
@@ -229,7 +230,10 @@ impl<C: ClientStream> Connection<'_, C> {
             Err(refusal) => {
                 if matches!(refusal, Refusal::NoAccess { .. }) {
                     // Whether there is such a tenant must not show in the time either.
-                    sleep_until(asked + NO_ACCESS_ANSWER_DELAY).await;
+                    let door = self.door;
+                    door.punctual
+                        .sleep_until(asked + NO_ACCESS_ANSWER_DELAY)
+                        .await;
                 }
                 return Err((self.client, refusal));
             }

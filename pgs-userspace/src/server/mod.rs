@@ -31,6 +31,7 @@ mod origin;
 mod outliving;
 mod passthrough;
 mod path_choice;
+mod punctual;
 mod reload;
 mod remaining;
 mod rewound;

@@ -34,6 +34,7 @@ use super::namespace::Namespaces;
 use super::notify;
 use super::outliving::KernelSessions;
 use super::outliving::Left;
+use super::punctual::Punctual;
 use super::reload::Reloader;
 use super::sessions::Sessions;
 use super::signals::Signals;
@@ -103,6 +104,9 @@ pub enum ServeError {
         /// Why.
         error: StoreError,
     },
+    /// There can be no further thread.
+    #[error("cannot start a thread (clone): {0}")]
+    Thread(io::Error),
     /// A part of the program failed that cannot.
     #[error("a fault while {0}; please report it")]
     Fault(&'static str),
@@ -163,7 +167,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let data_path = Arc::new(DataPath::start(prepared, left.descriptors)?);
     // Everything is loaded and listened on.
     privileges::relinquish()?;
-    let door = front_door(configuration, routes, encryption, data_path, sessions_max);
+    let door = front_door(configuration, routes, encryption, data_path, sessions_max)?;
     let outliving = KernelSessions {
         door: Arc::clone(&door),
         kept: survival.kept.clone(),
@@ -210,9 +214,10 @@ fn front_door(
     encryption: Encryption,
     data_path: Arc<DataPath>,
     sessions_max: usize,
-) -> Arc<FrontDoor> {
+) -> Result<Arc<FrontDoor>, ServeError> {
     let limits = &configuration.limits;
-    Arc::new(FrontDoor {
+    let punctual = Punctual::start().map_err(ServeError::Thread)?;
+    Ok(Arc::new(FrontDoor {
         routes,
         live: Live::new(Rules {
             configuration: configuration.clone(),
@@ -226,8 +231,9 @@ fn front_door(
         namespaces: Namespaces::default(),
         counters: Counters::default(),
         data_path,
+        punctual,
         draining: AtomicBool::new(false),
-    })
+    }))
 }
 
 /// Accepts connections until it is over, and why it is.

@@ -10,7 +10,6 @@ use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio::time::sleep_until;
 use tokio::time::timeout_at;
 
 use super::connection::Arrival;
@@ -134,7 +133,8 @@ impl Arrival<'_> {
         };
         let Some(route) = route.filter(passes) else {
             if somebody_passes {
-                sleep_until(asked + SERVER_NAME_ANSWER_DELAY).await;
+                let at = asked + SERVER_NAME_ANSWER_DELAY;
+                self.door.punctual.sleep_until(at).await;
             }
             return TlsEnd::Here(None);
         };

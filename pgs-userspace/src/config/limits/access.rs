@@ -72,6 +72,9 @@ pub const REMEMBERED_ENTRIES_MAX: usize = 16_384;
 /// any look-up takes, so that the time of the answer tells nothing of the look-up.
 pub const NO_ACCESS_ANSWER_DELAY: Duration = Duration::from_millis(20);
 
+/// Connections that wait to the moment at once; further ones wait to the millisecond.
+pub const PUNCTUAL_WAITS_MAX: usize = 16_384;
+
 /// Between two looks for sessions that have been idle for too long.
 pub const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
