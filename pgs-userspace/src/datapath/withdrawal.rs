@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::crossing::Moved;
 use super::direction::Direction;
 use super::handover::CloseReason;
+use super::kernel::Pressure;
 use super::kernel::Standing;
 use super::kernel::Unreceived;
 use super::pump::Wait;
@@ -84,12 +85,14 @@ impl Session {
             _ => return Ok(false),
         };
         // Another router's notices tell it of the next turn, and not this one.
-        let gives_up = session.stays || self.backend_ended || loan.now >= until;
-        if !gives_up
-            && kernel
-                .is_blocked(&session.enrolment)
-                .map_err(failed("probe"))?
-        {
+        let ends = session.stays || self.backend_ended || loan.now >= until;
+        let pressure = match ends {
+            true => Pressure::None,
+            false => kernel
+                .pressure(&session.enrolment)
+                .map_err(failed("probe"))?,
+        };
+        if pressure == Pressure::Blocked {
             kernel
                 .withdraw_backend(&session.enrolment)
                 .map_err(|refused| CloseReason::BackendFailed(refused.to_string()))?;
@@ -97,8 +100,8 @@ impl Session {
             tracing::debug!(received, "a backend leaves the verdict");
             return Ok(false);
         }
+        let gives_up = pressure == Pressure::None;
         session.backend = if gives_up {
-            tracing::debug!(received, "a backend is not blocked in time");
             Backend::Judged {
                 not_before: received + WITHDRAWAL_RETRY_BYTES,
             }

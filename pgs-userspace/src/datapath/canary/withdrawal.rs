@@ -15,6 +15,7 @@ use crate::config::limits::CANARY_STREAM_BYTES;
 use crate::datapath::direction::Direction;
 use crate::datapath::kernel::Enrolment;
 use crate::datapath::kernel::KernelAccess;
+use crate::datapath::kernel::Pressure;
 use crate::datapath::kernel::Unreceived;
 use crate::datapath::socket;
 
@@ -68,10 +69,10 @@ fn stream() -> Vec<u8> {
 fn is_blocked_in_time(kernel: &mut KernelAccess, enrolment: &Enrolment) -> Result<bool, String> {
     let deadline = Instant::now() + CANARY_DEADLINE / 4;
     while Instant::now() < deadline {
-        if kernel
-            .is_blocked(enrolment)
-            .map_err(named("the question whether it is blocked"))?
-        {
+        let pressure = kernel
+            .pressure(enrolment)
+            .map_err(named("the question whether it is blocked"))?;
+        if pressure == Pressure::Blocked {
             return Ok(true);
         }
         thread::sleep(CANARY_POLL_INTERVAL);

@@ -47,6 +47,7 @@ use probe::Probe;
 pub(super) use refused::Refused;
 #[cfg(test)]
 pub(super) use step::Step;
+pub(super) use withdrawal::Pressure;
 pub(super) use withdrawal::Standing;
 
 use super::direction::Direction;

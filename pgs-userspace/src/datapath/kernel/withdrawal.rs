@@ -26,6 +26,17 @@ use super::step::Step;
 use crate::datapath::direction::Direction;
 use crate::datapath::socket;
 
+/// What a backend does whose private socket is left unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::datapath) enum Pressure {
+    /// It has no buffer under way and can make none, until something is read.
+    Blocked,
+    /// It sends, or is about to be blocked.
+    Rising,
+    /// It waits for something else, and would not fill the socket.
+    None,
+}
+
 /// How a backend stands to the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::datapath) enum Standing {
@@ -38,22 +49,23 @@ pub(in crate::datapath) enum Standing {
 }
 
 impl KernelAccess {
-    /// Whether the backend has no buffer under way and can make none, until something is read from
-    /// the private socket.
-    pub(in crate::datapath) fn is_blocked(&mut self, enrolment: &Enrolment) -> io::Result<bool> {
+    /// What the backend does, with the private socket unread.
+    pub(in crate::datapath) fn pressure(&mut self, enrolment: &Enrolment) -> io::Result<Pressure> {
         let Some(aside) = enrolment.aside() else {
-            return Ok(false);
+            return Ok(Pressure::None);
         };
         // In this order: when nothing leaves the send buffer any more, and it is full, then nothing
         // comes to it; and only then being asleep says something. A buffer that was under way, and
         // by which it was full, would have been judged in between: perhaps to go another way.
         let judged = self.flows.judged(enrolment.place, Direction::ToClient);
-        if !socket::is_receive_buffer_full(aside)? {
-            return Ok(false);
-        }
-        let both = ASLEEP | FULL;
-        let blocked = self.ask_about_sender(enrolment)? & both == both;
-        Ok(blocked && self.flows.judged(enrolment.place, Direction::ToClient) == judged)
+        let aside_is_full = socket::is_receive_buffer_full(aside)?;
+        let sender = self.ask_about_sender(enrolment)?;
+        let unchanged = self.flows.judged(enrolment.place, Direction::ToClient) == judged;
+        Ok(match (sender & ASLEEP != 0, sender & FULL != 0) {
+            (true, true) if aside_is_full && unchanged => Pressure::Blocked,
+            (true, false) => Pressure::None,
+            _ => Pressure::Rising,
+        })
     }
 
     /// Whether the backend waits for something.
