@@ -76,6 +76,9 @@ pub const ASLEEP: u32 = 1;
 /// Bit of an answer: the backend's send buffer is full. It can make no further buffer.
 pub const FULL: u32 = 1 << 1;
 
+/// Bit of [`Record::sender`].
+pub const SEQUENCE_KNOWN: u64 = 1 << 32;
+
 /// Bit of [`Record::diversions`].
 pub const BROKEN: u32 = 1 << 31;
 
@@ -157,8 +160,9 @@ pub struct Record {
     pub diversions: u32,
     /// The present run's number. It changes after its start was written.
     pub run: u32,
-    /// Address of the kernel's `struct task_struct` of the thread that last sent by the private
-    /// socket; the thread may be gone.
+    /// Of a flow to a client: address of the kernel's `struct task_struct` of the thread that last
+    /// sent by the private socket; the thread may be gone. Of a flow to a backend: TCP's sequence
+    /// number of its first byte, with [`SEQUENCE_KNOWN`].
     pub sender: u64,
 }
 
@@ -211,6 +215,11 @@ pub struct KernelLayout {
     pub unix_peer: u32,
     /// `struct task_struct`, `__state`: what a thread waits for, 0 while it runs or could.
     pub task_state: u32,
+    /// `struct tcp_sock`, `copied_seq`: sequence number of the next byte to be read.
+    pub tcp_next_unread: u32,
+    /// `struct sk_buff`, `cb`, and in it `struct tcp_skb_cb`, `seq`: sequence number of the first
+    /// byte.
+    pub buffer_sequence: u32,
 }
 
 /// Bounds of the verdict, set when the program is loaded.

@@ -53,6 +53,8 @@ pub(crate) static LAYOUT: Global<KernelLayout> = Global::new(KernelLayout {
     psock_queue_length: 0,
     unix_peer: 0,
     task_state: 0,
+    tcp_next_unread: 0,
+    buffer_sequence: 0,
 });
 
 #[unsafe(no_mangle)]

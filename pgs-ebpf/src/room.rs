@@ -111,6 +111,23 @@ pub(crate) fn of_socket(socket: *mut c_void) -> Option<Holding> {
     None
 }
 
+/// TCP's sequence number of a buffer's first byte, given the buffer as the context points to it.
+#[inline(always)]
+pub(crate) fn sequence_of(buffer: *mut c_void) -> Option<u32> {
+    number(buffer as u64, LAYOUT.load().buffer_sequence)
+}
+
+/// TCP's sequence number of the next byte that a socket's owner has not read.
+#[inline(always)]
+pub(crate) fn next_unread(socket: *mut c_void) -> Option<u32> {
+    // SAFETY: the verifier knows the pointer as a socket.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(socket) };
+    if tcp.is_null() {
+        return None;
+    }
+    number(tcp as u64, LAYOUT.load().tcp_next_unread)
+}
+
 #[inline(always)]
 fn read(sock: u64, taken: u32) -> Option<Holding> {
     let layout = LAYOUT.load();

@@ -22,6 +22,7 @@ use pgs_common::flow::BROKEN;
 use pgs_common::flow::Flow;
 use pgs_common::flow::KERNEL;
 use pgs_common::flow::Notice;
+use pgs_common::flow::SEQUENCE_KNOWN;
 
 use crate::maps::ACCOUNTS;
 use crate::maps::BOUNDS;
@@ -35,6 +36,11 @@ const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
 
 /// Twice its length is what a small buffer may take of a send buffer, beside this.
 const BUFFER_OVERHEAD_BYTES: u32 = 1024;
+
+/// What `sk_skb_adjust_room` of `net/core/filter.c` takes off at once, and how often it does for the
+/// largest buffer.
+const PULL_BYTES_MAX: u32 = 0xfff;
+const PULLS_MAX: u32 = 20;
 
 /// Attached to `SOURCES`. Runs once for each socket buffer.
 #[stream_verdict]
@@ -75,16 +81,76 @@ fn judge(context: &SkBuffContext, looks: bool) -> u32 {
     if flow.record.diversions & BROKEN != 0 {
         return SK_DROP;
     }
-    note_activity(flow, index, bytes);
     if !looks {
+        note_activity(flow, index, bytes);
         return one_way(context, flow, bytes);
     }
     // A backend's flow has a private socket to divert by.
     let to_client = flow.orders.aside != 0;
+    let bytes = if to_client {
+        bytes
+    } else {
+        match without_repeated(context, flow, bytes) {
+            Some(0) => return SK_DROP,
+            Some(rest) => rest,
+            None => {
+                flow.record.diversions |= BROKEN;
+                notify(index);
+                return SK_DROP;
+            }
+        }
+    };
+    note_activity(flow, index, bytes);
     if may_redirect(flow, bytes) && redirect(context, flow, bytes, to_client) {
         return SK_PASS;
     }
     divert(context, flow, index, bytes)
+}
+
+/// Takes from a client's buffer what has been seen before, and says what is left; `None` where that
+/// cannot be done.
+///
+/// A segment that is sent again may begin before what has arrived already, where its sender has
+/// cut it anew. `recv` skips that; a verdict is given all of it (`tcp_read_skb`, `net/ipv4/tcp.c`).
+#[inline(always)]
+fn without_repeated(context: &SkBuffContext, flow: &mut Flow, bytes: u32) -> Option<u32> {
+    let sequence = room::sequence_of(context.as_ptr())?;
+    let seen = (flow.record.redirected + flow.record.diverted) as u32;
+    if flow.record.sender == 0 {
+        // SAFETY: the context of an sk_skb program.
+        let socket = unsafe { (*context.skb.skb).__bindgen_anon_2.sk };
+        if socket.is_null() {
+            return None;
+        }
+        let first = room::next_unread(socket.cast())?.wrapping_sub(seen);
+        flow.record.sender = SEQUENCE_KNOWN | u64::from(first);
+    }
+    let expected = (flow.record.sender as u32).wrapping_add(seen);
+    let repeated = expected.wrapping_sub(sequence);
+    if repeated == 0 {
+        return Some(bytes);
+    }
+    // There is no gap in what TCP hands over.
+    if repeated > u32::MAX / 2 {
+        return None;
+    }
+    if repeated >= bytes {
+        return Some(0);
+    }
+    let mut left = repeated;
+    for _ in 0..PULLS_MAX {
+        if left == 0 {
+            break;
+        }
+        let part = if left < PULL_BYTES_MAX {
+            left
+        } else {
+            PULL_BYTES_MAX
+        };
+        context.skb.adjust_room(-(part as i32), 0, 0).ok()?;
+        left -= part;
+    }
+    (left == 0).then_some(bytes - repeated)
 }
 
 /// Counts, and gives the other direction its next turn.

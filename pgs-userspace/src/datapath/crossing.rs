@@ -338,7 +338,8 @@ impl Session {
             Moved::Done => self.poll_interval = DRAIN_POLL_INTERVAL_MIN,
             Moved::Turn => self.wake_at = Some(loan.now),
             Moved::At(interval) => {
-                self.wake_at.get_or_insert(loan.now + *interval);
+                let at = loan.now + *interval;
+                self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
             }
             Moved::Undrained => {
                 self.wake_at = Some(loan.now + self.poll_interval);

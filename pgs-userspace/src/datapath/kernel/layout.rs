@@ -48,6 +48,8 @@ fn layout(btf: &[u8]) -> Option<KernelLayout> {
         task_state: types
             .member("task_struct", "__state")
             .or_else(|| types.member("task_struct", "state"))?,
+        tcp_next_unread: types.member("tcp_sock", "copied_seq")?,
+        buffer_sequence: types.member("sk_buff", "cb")? + types.member("tcp_skb_cb", "seq")?,
     })
 }
 
