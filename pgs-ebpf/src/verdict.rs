@@ -37,8 +37,8 @@ const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
 /// Twice its length is what a small buffer may take of a send buffer, beside this.
 const BUFFER_OVERHEAD_BYTES: u32 = 1024;
 
-/// What `sk_skb_adjust_room` of `net/core/filter.c` takes off at once, and how often it does for the
-/// largest buffer.
+/// What `sk_skb_adjust_room` of `net/core/filter.c` takes off at once, and how often it has to for
+/// the largest buffer.
 const PULL_BYTES_MAX: u32 = 0xfff;
 const PULLS_MAX: u32 = 20;
 
