@@ -76,7 +76,7 @@ pub const ASLEEP: u32 = 1;
 /// Bit of an answer: the backend's send buffer is full. It can make no further buffer.
 pub const FULL: u32 = 1 << 1;
 
-/// Bit of [`Record::sender`].
+/// Bit of [`Record::origin`] of a flow to a backend, above the sequence number: it stands there.
 pub const SEQUENCE_KNOWN: u64 = 1 << 32;
 
 /// Bit of [`Record::diversions`].
@@ -160,10 +160,10 @@ pub struct Record {
     pub diversions: u32,
     /// The present run's number. It changes after its start was written.
     pub run: u32,
-    /// Of a flow to a client: address of the kernel's `struct task_struct` of the thread that last
+    /// What is known of where the bytes come from. Of a flow to a client: address of the kernel's `struct task_struct` of the thread that last
     /// sent by the private socket; the thread may be gone. Of a flow to a backend: TCP's sequence
     /// number of its first byte, with [`SEQUENCE_KNOWN`].
-    pub sender: u64,
+    pub origin: u64,
 }
 
 /// Bytes of all sessions of one owner.

@@ -60,7 +60,7 @@ fn of_sender(flow: &Flow, index: u32) -> u32 {
         Some(false) => 0,
         None => return 0,
     };
-    match room::is_asleep(flow.record.sender) {
+    match room::is_asleep(flow.record.origin) {
         Some(true) => full | ASLEEP,
         _ => full,
     }

@@ -34,6 +34,17 @@ pub(crate) struct Holding {
 
 /// What the socket of this key holds; `None` where there is none, or it cannot be read.
 pub(crate) fn of_target(key: u64) -> Option<Holding> {
+    with_socket(key, of_socket)
+}
+
+/// Whether the send buffer at the other end of the AF_UNIX socket of this key is full; `None` where
+/// there is no such socket.
+pub(crate) fn is_peer_full(key: u64) -> Option<bool> {
+    with_socket(key, is_full)
+}
+
+#[inline(always)]
+fn with_socket<T>(key: u64, look: fn(*mut c_void) -> Option<T>) -> Option<T> {
     // SAFETY: the map is a sockhash and the key is on the stack.
     let socket = unsafe {
         bpf_map_lookup_elem(
@@ -44,41 +55,21 @@ pub(crate) fn of_target(key: u64) -> Option<Holding> {
     if socket.is_null() {
         return None;
     }
-    let holding = of_socket(socket);
+    let seen = look(socket);
     // SAFETY: the look-up took a reference.
     unsafe { bpf_sk_release(socket) };
-    holding
-}
-
-/// Whether the send buffer at the other end of the AF_UNIX socket of this key is full; `None` where
-/// there is no such socket.
-pub(crate) fn is_peer_full(key: u64) -> Option<bool> {
-    // SAFETY: as in `of_target`.
-    let socket = unsafe {
-        bpf_map_lookup_elem(
-            (&raw const SOCKETS).cast_mut().cast(),
-            (&raw const key).cast(),
-        )
-    };
-    if socket.is_null() {
-        return None;
-    }
-    // SAFETY: the verifier knows the pointer as a socket.
-    let unix = unsafe { bpf_skc_to_unix_sock(socket) };
-    let full = if unix.is_null() {
-        None
-    } else {
-        is_full(unix as u64)
-    };
-    // SAFETY: the look-up took a reference.
-    unsafe { bpf_sk_release(socket) };
-    full
+    seen
 }
 
 #[inline(always)]
-fn is_full(unix: u64) -> Option<bool> {
+fn is_full(socket: *mut c_void) -> Option<bool> {
     let layout = LAYOUT.load();
-    let peer = number::<u64>(unix, layout.unix_peer)?;
+    // SAFETY: the verifier knows the pointer as a socket.
+    let unix = unsafe { bpf_skc_to_unix_sock(socket) };
+    if unix.is_null() {
+        return None;
+    }
+    let peer = number::<u64>(unix as u64, layout.unix_peer)?;
     // The kernel's own comparison, in `sock_alloc_send_pskb` of `net/core/sock.c`; the counter is a
     // reference count, and one reference is the socket's own.
     let allocated = number::<u32>(peer, layout.sock_write_allocated)?;

@@ -116,16 +116,16 @@ fn judge(context: &SkBuffContext, looks: bool) -> u32 {
 fn without_repeated(context: &SkBuffContext, flow: &mut Flow, bytes: u32) -> Option<u32> {
     let sequence = room::sequence_of(context.as_ptr())?;
     let seen = (flow.record.redirected + flow.record.diverted) as u32;
-    if flow.record.sender == 0 {
+    if flow.record.origin == 0 {
         // SAFETY: the context of an sk_skb program.
         let socket = unsafe { (*context.skb.skb).__bindgen_anon_2.sk };
         if socket.is_null() {
             return None;
         }
         let first = room::next_unread(socket.cast())?.wrapping_sub(seen);
-        flow.record.sender = SEQUENCE_KNOWN | u64::from(first);
+        flow.record.origin = SEQUENCE_KNOWN | u64::from(first);
     }
-    let expected = (flow.record.sender as u32).wrapping_add(seen);
+    let expected = (flow.record.origin as u32).wrapping_add(seen);
     let repeated = expected.wrapping_sub(sequence);
     if repeated == 0 {
         return Some(bytes);
@@ -254,7 +254,7 @@ fn divert(context: &SkBuffContext, flow: &mut Flow, index: u32, bytes: u32) -> u
         // Charged to the sender until the private socket has room.
         if mark(context, flow, aside, u64::from(BPF_F_INGRESS)) {
             // SAFETY: a helper without arguments; this runs in the sender's system call.
-            flow.record.sender = unsafe { bpf_get_current_task() };
+            flow.record.origin = unsafe { bpf_get_current_task() };
             count_diverted(context, flow, bytes);
         }
         // No private socket: the session is closing, and the router gets what there is.

@@ -17,6 +17,8 @@ mod notified;
 mod outliving_tests;
 mod pump;
 mod reach;
+#[cfg(test)]
+mod repeated_tests;
 mod session;
 mod socket;
 mod succession;

@@ -275,7 +275,8 @@ impl Session {
             && access.is_broken(&kernel.enrolment)
         {
             return Err(CloseReason::ClientFailed(
-                "it sent without end while it read nothing, and what it sent had to be dropped"
+                "it sent without end while it read nothing, and what it sent had to be dropped; or \
+                 a part of what it sent was missing"
                     .into(),
             ));
         }

@@ -4,9 +4,7 @@
 //! how long something took before the wait then shows in when the wait ends. Where that must not
 //! show, a thread of its own waits.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::mpsc::Receiver;
 use std::sync::mpsc::RecvTimeoutError;
@@ -58,33 +56,24 @@ impl Punctual {
 
 /// Tells everybody in time, until nobody can come any more.
 fn keep_time(coming: &Receiver<Wait>) {
-    let mut waiting = BinaryHeap::<Reverse<(Instant, u64)>>::new();
-    let mut told = HashMap::<u64, oneshot::Sender<()>>::new();
-    let mut number = 0_u64;
-    loop {
-        while let Some(Reverse((at, wait))) = waiting.peek().copied() {
-            if at > Instant::now() {
-                break;
-            }
-            waiting.pop();
-            if let Some(tell) = told.remove(&wait) {
-                // Who waited may be gone.
-                tell.send(()).ok();
-            }
+    // By when, and by who came first.
+    let mut waiting = BTreeMap::<(Instant, u64), oneshot::Sender<()>>::new();
+    for number in 0.. {
+        while let Some(next) = waiting.first_entry()
+            && next.key().0 <= Instant::now()
+        {
+            // Who waited may be gone.
+            next.remove().send(()).ok();
         }
-        let next = match waiting.peek() {
-            Some(Reverse((at, _))) => {
-                coming.recv_timeout(at.saturating_duration_since(Instant::now()))
-            }
+        let next = match waiting.first_key_value() {
+            Some(((at, _), _)) => coming.recv_timeout(at.saturating_duration_since(Instant::now())),
             None => coming.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match next {
             // Whoever is too many is let go, and waits by the runtime's clock.
             Ok(_) if waiting.len() >= PUNCTUAL_WAITS_MAX => {}
             Ok((at, tell)) => {
-                number += 1;
-                waiting.push(Reverse((at, number)));
-                told.insert(number, tell);
+                waiting.insert((at, number), tell);
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,

@@ -53,7 +53,7 @@ struct Record {
     turn_bytes: AtomicU32,
     diversions: AtomicU32,
     run: AtomicU32,
-    sender: AtomicU64,
+    origin: AtomicU64,
 }
 
 #[repr(C, align(64))]
@@ -83,7 +83,7 @@ macro_rules! same_layout {
 same_layout!(Orders, flow::Orders:
     source, target, aside, forwarded, mode, account, listening, in_hand, answer, answers);
 same_layout!(Record, flow::Record:
-    diverted, redirected, run_starts, active_seconds, waiting, turn_bytes, diversions, run, sender);
+    diverted, redirected, run_starts, active_seconds, waiting, turn_bytes, diversions, run, origin);
 same_layout!(Flow, flow::Flow: orders, record);
 same_layout!(Account, flow::Account: to_backend, to_client);
 
@@ -159,7 +159,7 @@ impl FlowTable {
             counter.store(0, Relaxed);
         }
         record.active_seconds.store(coarse_seconds(), Relaxed);
-        record.sender.store(0, Relaxed);
+        record.origin.store(0, Relaxed);
         let orders = self.orders(place, direction);
         orders.forwarded.store(0, Relaxed);
         orders.mode.store(RELAY, Relaxed);
