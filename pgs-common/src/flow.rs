@@ -160,9 +160,10 @@ pub struct Record {
     pub diversions: u32,
     /// The present run's number. It changes after its start was written.
     pub run: u32,
-    /// What is known of where the bytes come from. Of a flow to a client: address of the kernel's `struct task_struct` of the thread that last
-    /// sent by the private socket; the thread may be gone. Of a flow to a backend: TCP's sequence
-    /// number of its first byte, with [`SEQUENCE_KNOWN`].
+    /// What is known of where the bytes come from. Of a flow to a client: address of the kernel's
+    /// `struct task_struct` of the thread that last sent by the private socket; the thread may be
+    /// gone. Of a flow to a backend: TCP's sequence number of its first byte, with
+    /// [`SEQUENCE_KNOWN`].
     pub origin: u64,
 }
 
