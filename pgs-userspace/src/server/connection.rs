@@ -339,16 +339,13 @@ impl<C: ClientStream> Connection<'_, C> {
             Ok(backend) => backend,
             Err(refusal) => return Err((client, refusal)),
         };
-        let mut login = Login::new(rest);
+        let mut login = Login::new(rest, attempt);
         let ended = tokio::select! {
             ended = timeout_at(deadline, login.run(&mut client, &mut backend)) => ended,
             // Access was disabled meanwhile, or the router ends. A login's messages are short, so
             // this comes between two of them.
             reason = lease.session().ended() => return Err((client, farewell(&reason))),
         };
-        if login.found_out {
-            attempt.into_iter().for_each(Attempt::failed);
-        }
         let meter = &lease.session().meter;
         meter.add_to_backend(packet.len() + login.to_backend_bytes);
         meter.add_to_client(login.to_client_bytes);

@@ -14,6 +14,7 @@ use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
+use super::admission::Attempt;
 use crate::config::limits::LOGIN_BUFFER_BYTES;
 use crate::config::limits::LOGIN_CLIENT_BYTES_MAX;
 use crate::protocol::backend::AuthenticationRequest;
@@ -53,9 +54,9 @@ pub(super) struct Login {
     refused: Option<(Option<SqlState>, String)>,
     /// The client has proved itself.
     authenticated: bool,
-    /// The backend has said that the client is not who it claims to be. Known before the client can
-    /// be, whatever it does then.
-    pub(super) found_out: bool,
+    /// What is to be told when the backend says that the client is not who it claims to be: before
+    /// the client itself is, or it could be back by then.
+    attempt: Option<Attempt>,
     /// Bytes forwarded each way.
     pub(super) to_backend_bytes: usize,
     pub(super) to_client_bytes: usize,
@@ -63,7 +64,7 @@ pub(super) struct Login {
 
 impl Login {
     /// `held`: what came behind the startup packet.
-    pub(super) fn new(held: BytesMut) -> Self {
+    pub(super) fn new(held: BytesMut, attempt: Option<Attempt>) -> Self {
         Self {
             scanner: BackendScanner::new(),
             key: None,
@@ -72,7 +73,7 @@ impl Login {
             ready: false,
             refused: None,
             authenticated: false,
-            found_out: false,
+            attempt,
             to_backend_bytes: 0,
             to_client_bytes: 0,
         }
@@ -144,7 +145,7 @@ impl Login {
             ready,
             refused,
             authenticated,
-            found_out,
+            attempt,
             ..
         } = self;
         scanner.feed(bytes, |event| match event.message {
@@ -160,7 +161,9 @@ impl Login {
             BackendMessage::ReadyForQuery { .. } => *ready = true,
             BackendMessage::Error { sqlstate, message } => {
                 // Later ones say that something else is wrong.
-                *found_out |= !*authenticated && sqlstate.is_some_and(says_not_believed);
+                if !*authenticated && sqlstate.is_some_and(says_not_believed) {
+                    attempt.take().into_iter().for_each(Attempt::failed);
+                }
                 *refused = Some((sqlstate, message));
             }
             _ => {}
@@ -193,19 +196,65 @@ fn says_not_believed(sqlstate: SqlState) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::admission::Admission;
     use super::*;
+    use crate::config::sections::Limits;
+    use crate::protocol::refusal::Refusal;
+    use crate::tenant::id::TenantId;
+    use crate::tenant::settings::TenantSettings;
 
     fn message(kind: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len() + 4).unwrap();
         [&[kind], &length.to_be_bytes()[..], body].concat()
     }
 
+    /// Where one failed login is too many; and one that is under way.
+    fn begun() -> (impl Fn() -> Result<Option<Attempt>, Refusal>, Login) {
+        let limits = Limits {
+            login_failures_max: Some(1),
+            ..Limits::default()
+        };
+        let admission = Arc::new(Admission::new(&limits));
+        let begin = move || {
+            let tenant = TenantId::parse("a").unwrap();
+            let settings = TenantSettings::default();
+            admission.begin_login([192, 0, 2, 1].into(), &tenant, &settings)
+        };
+        let login = Login::new(BytesMut::new(), begin().unwrap());
+        (begin, login)
+    }
+
     fn found_out(messages: &[(u8, &[u8])]) -> bool {
-        let mut login = Login::new(BytesMut::new());
+        let (begin, mut login) = begun();
         for (kind, body) in messages {
             login.listen(&message(*kind, body)).unwrap();
         }
-        login.found_out
+        // Whatever the client does from here on.
+        let found_out = begin().is_err();
+        drop(login);
+        assert_eq!(begin().is_err(), found_out);
+        found_out
+    }
+
+    /// Else it could be back before that is known.
+    #[tokio::test]
+    async fn a_client_is_found_out_before_it_is_told() {
+        let (begin, mut login) = begun();
+        let (mut client, mut router) = tokio::io::duplex(1024);
+        let (mut backend, mut server) = UnixStream::pair().unwrap();
+        let wrong = message(b'E', b"SFATAL\0C28P01\0Mwrong\0\0");
+        server.write_all(&wrong).await.unwrap();
+        let told = async {
+            client.read_u8().await.unwrap();
+            begin().is_err()
+        };
+        tokio::select! {
+            biased;
+            found_out = told => assert!(found_out),
+            ended = login.run(&mut router, &mut backend) => panic!("{ended:?}"),
+        }
     }
 
     const OK: (u8, &[u8]) = (b'R', &[0, 0, 0, 0]);
