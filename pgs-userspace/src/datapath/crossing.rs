@@ -49,6 +49,7 @@ impl Session {
         // A turn begins: so the last one is over.
         if matches!(self.backend_standing(), Backend::Native { .. })
             && self.unreceived(Direction::ToBackend, loan) != Unreceived::Nothing
+            && self.comes_back_when_asked()
         {
             self.try_return(loan)?;
         }

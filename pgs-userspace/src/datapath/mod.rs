@@ -17,6 +17,7 @@ mod notified;
 mod outliving_tests;
 mod pump;
 mod reach;
+mod relapse;
 #[cfg(test)]
 mod repeated_tests;
 mod session;

@@ -20,6 +20,7 @@ use super::kernel::Refused;
 use super::meter::Meter;
 use super::pump::Pump;
 use super::pump::Wait;
+use super::relapse::Habit;
 use super::socket;
 use super::succession::shut_down;
 use super::withdrawal::Backend;
@@ -98,6 +99,7 @@ pub(super) struct KernelSession {
     /// Another router reads the notices: epoll listens always.
     pub(super) stays: bool,
     pub(super) backend: Backend,
+    pub(super) habit: Habit,
 }
 
 pub(super) type Outcome = Result<(), CloseReason>;
@@ -322,6 +324,7 @@ impl Session {
                     listening_to_backend: false,
                     stays: false,
                     backend: Backend::default(),
+                    habit: Habit::default(),
                 })
             }
             Err(Refused::Contended) => {

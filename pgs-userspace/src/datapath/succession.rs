@@ -19,6 +19,7 @@ use super::kernel::Place;
 use super::kernel::Unreceived;
 use super::kernel::part_of;
 use super::reach::WorkerReach;
+use super::relapse::Habit;
 use super::session::KernelSession;
 use super::session::Path;
 use super::session::Session;
@@ -159,6 +160,7 @@ impl Session {
                     listening_to_backend: false,
                     stays: false,
                     backend: Backend::of(standing),
+                    habit: Habit::default(),
                 }),
             )),
             Err(refused) => {

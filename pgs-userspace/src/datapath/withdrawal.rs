@@ -17,7 +17,6 @@ use super::session::Session;
 use super::socket;
 use super::unsent::unsent;
 use crate::config::limits::LAG_LOOK_INTERVAL;
-use crate::config::limits::RETURN_AFTER;
 use crate::config::limits::WITHDRAWAL_DEADLINE;
 use crate::config::limits::WITHDRAWAL_RETRY_BYTES;
 
@@ -71,6 +70,7 @@ impl Session {
     /// nothing, stays unread for now. The backend is taken out of the verdict as soon as that is
     /// safe.
     pub(super) fn is_filling(&mut self, loan: &mut Loan<'_>) -> Result<bool, CloseReason> {
+        let read_bytes = self.to_client.read_bytes();
         let (Path::Kernel(session), Some(kernel)) = (&mut self.path, loan.kernel.as_deref_mut())
         else {
             return Ok(false);
@@ -97,6 +97,7 @@ impl Session {
                 .withdraw_backend(&session.enrolment)
                 .map_err(|refused| CloseReason::BackendFailed(refused.to_string()))?;
             session.backend = Backend::Leaving;
+            session.habit.leaves(loan.now, read_bytes);
             tracing::debug!(received, "a backend leaves the verdict");
             return Ok(false);
         }
@@ -152,10 +153,11 @@ impl Session {
         let Path::Kernel(session) = &mut self.path else {
             return Ok(Moved::Done);
         };
+        let silence = session.habit.silence();
         if let Backend::Native { silent_since } = &mut session.backend {
             if self.to_client.read_bytes() != before {
                 *silent_since = loan.now;
-            } else if loan.now >= *silent_since + RETURN_AFTER {
+            } else if loan.now >= *silent_since + silence {
                 // Not at once again: it may be at work for hours.
                 let returned = self.try_return(loan)?;
                 return Ok(if returned {
@@ -165,7 +167,16 @@ impl Session {
                 });
             }
         }
-        Ok(Moved::At(RETURN_AFTER))
+        Ok(Moved::At(silence))
+    }
+
+    /// Whether a backend that is out of the verdict is to come back for what its client sends.
+    pub(super) fn comes_back_when_asked(&mut self) -> bool {
+        let read_bytes = self.to_client.read_bytes();
+        match &mut self.path {
+            Path::Kernel(session) => session.habit.is_asked(read_bytes),
+            Path::Untried | Path::Relay => false,
+        }
     }
 
     /// Runs the pump from the backend's own socket, with the mark of what is in the router's hand.
@@ -219,6 +230,7 @@ impl Session {
                 return Ok(false);
             }
         };
+        session.habit.returns(loan.now);
         tracing::debug!(received, now = ?session.backend, "a backend comes back to the verdict");
         self.nothing_is_dropped()?;
         self.open_when_flushed(loan);

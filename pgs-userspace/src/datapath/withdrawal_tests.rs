@@ -20,6 +20,7 @@ use super::arrivals_tests::kernel;
 use super::arrivals_tests::pattern;
 use super::kernel::KernelPath;
 use super::kernel::Step;
+use crate::config::limits::RELAPSE_SMALL_TURNS;
 use crate::config::limits::RETURN_AFTER;
 
 /// More than the sockets of a session and the router hold together.
@@ -192,28 +193,58 @@ fn a_client_may_send_during_a_large_turn() {
     question(&mut handed, &kernel);
 }
 
+/// A backend, which is this very thread, whose large turns its client reads, and ends with a small
+/// turn of its own; after each it does something more.
+fn turns_in_a_row(handed: &mut Handed, rounds: usize, mut more: impl FnMut(&mut Handed)) {
+    const ROUND_BYTES: usize = 3 << 20;
+    let bytes = pattern(6, ROUND_BYTES);
+    for _ in 0..rounds {
+        let (mut client, expected) = (handed.client.try_clone().unwrap(), bytes.clone());
+        let reading = thread::spawn(move || {
+            expect(&mut client, &expected);
+            client.write_all(b"next").unwrap();
+        });
+        handed.backend.write_all(&bytes).unwrap();
+        expect(&mut handed.backend, b"next");
+        reading.join().unwrap();
+        more(handed);
+    }
+}
+
 /// Taken out in the wrong moment it would lose a buffer, but not each time.
 #[test]
 fn a_backend_leaves_the_verdict_again_and_again() {
-    const ROUNDS: usize = 150;
-    const ROUND_BYTES: usize = 3 << 20;
+    const ROUNDS: usize = 100;
     let Some(kernel) = kernel() else { return };
     let (mut handed, [withdrawn, _]) =
         session(&kernel, [Step::Withdrawn, Step::Returned], |_, _, _| {});
-    let (bytes, mut client) = (pattern(6, ROUND_BYTES), handed.client.try_clone().unwrap());
-    let expected = bytes.clone();
-    let reading = thread::spawn(move || {
-        for _ in 0..ROUNDS {
-            expect(&mut client, &expected);
-            client.write_all(b"next").unwrap();
+    turns_in_a_row(&mut handed, ROUNDS, |handed| {
+        // After so many small ones it comes back at the latest.
+        for _ in 0..=RELAPSE_SMALL_TURNS {
+            handed.backend.write_all(b"answer").unwrap();
+            expect(&mut handed.client, b"answer");
+            handed.client.write_all(b"next").unwrap();
+            expect(&mut handed.backend, b"next");
         }
     });
-    for _ in 0..ROUNDS {
-        handed.backend.write_all(&bytes).unwrap();
-        expect(&mut handed.backend, b"next");
-    }
-    reading.join().unwrap();
     println!("{} of {ROUNDS} large turns", withdrawn.load(Relaxed));
     assert!(withdrawn.load(Relaxed) > ROUNDS / 10, "{withdrawn:?}");
+    question(&mut handed, &kernel);
+}
+
+/// The way out costs a wait, which a session in large turns does not pay for each.
+#[test]
+fn a_backend_in_large_turns_stays_out_of_the_verdict() {
+    const ROUNDS: usize = 60;
+    /// The first time, and when it came back after that; once more should the machine stand still
+    /// for `RELAPSE_WITHIN`.
+    const WITHDRAWALS_MAX: usize = 3;
+    let Some(kernel) = kernel() else { return };
+    let (mut handed, [withdrawn, _]) =
+        session(&kernel, [Step::Withdrawn, Step::Returned], |_, _, _| {});
+    turns_in_a_row(&mut handed, ROUNDS, |_| {});
+    println!("{} of {ROUNDS} large turns", withdrawn.load(Relaxed));
+    let count = withdrawn.load(Relaxed);
+    assert!((1..=WITHDRAWALS_MAX).contains(&count), "{count}");
     question(&mut handed, &kernel);
 }

@@ -58,6 +58,13 @@ pub const WITHDRAWAL_RETRY_BYTES: u64 = 8 * 1024 * 1024;
 /// being asked something.
 pub const RETURN_AFTER: Duration = Duration::from_millis(10);
 
+/// A backend that leaves the verdict again so soon after it came back is in large turns, and stays
+/// out for longer: until it was silent for as long as this, or ...
+pub const RELAPSE_WITHIN: Duration = Duration::from_secs(1);
+
+/// ... until that many turns in a row were small.
+pub const RELAPSE_SMALL_TURNS: u32 = 8;
+
 /// Time between two looks for buffers that wait for their successors, after a backend came back to
 /// the verdict in the very moment in which it sent.
 pub const LAG_LOOK_INTERVAL: Duration = Duration::from_millis(1);
