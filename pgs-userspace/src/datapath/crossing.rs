@@ -1,8 +1,6 @@
 //! How a session's bytes are moved: all of them by the relay, or those that the verdict program
 //! diverts, behind what it redirected before and ahead of what it will redirect next.
 
-use std::time::Duration;
-
 use super::direction::Direction;
 use super::handover::CloseReason;
 use super::kernel::Enrolment;
@@ -16,22 +14,9 @@ use super::session::Outcome;
 use super::session::Path;
 use super::session::Session;
 use super::socket;
+use super::waiting::Moved;
 use super::withdrawal::Backend;
-use crate::config::limits::DRAIN_POLL_INTERVAL_MAX;
-use crate::config::limits::DRAIN_POLL_INTERVAL_MIN;
 use crate::config::limits::WITHDRAWAL_LOOK_INTERVAL;
-
-/// What became of an attempt to move bytes on the kernel path.
-pub(super) enum Moved {
-    /// Nothing more can be done before the next event.
-    Done,
-    /// There is more, but others come first.
-    Turn,
-    /// Redirected bytes are still on their way, and no event will tell when they are not.
-    Undrained,
-    /// Nothing more, but it has to be looked at again after this.
-    At(Duration),
-}
 
 impl Session {
     /// Moves what there is from the client to the backend.
@@ -43,7 +28,10 @@ impl Session {
         }
         if !both_ways || self.to_backend.is_discarding() {
             let wait = self.run_to_backend(loan, u64::MAX)?;
-            self.look_again_after(wait, loan);
+            // Where epoll reports edges only, a turn that ended early has to be taken up unasked.
+            if wait == Wait::Turn && matches!(self.path, Path::Kernel(_)) {
+                self.wait_after(Direction::ToBackend, &Moved::Turn, loan.now);
+            }
             return Ok(());
         }
         // A turn begins: so the last one is over.
@@ -54,7 +42,7 @@ impl Session {
             self.try_return(loan)?;
         }
         let moved = self.move_diverted_to_backend(loan)?;
-        self.wait_after(&moved, loan);
+        self.wait_after(Direction::ToBackend, &moved, loan.now);
         self.listen_to_client(loan);
         Ok(())
     }
@@ -68,7 +56,7 @@ impl Session {
             Backend::Native { .. } => self.move_native(loan)?,
             _ => self.move_diverted_to_client(loan)?,
         };
-        self.wait_after(&moved, loan);
+        self.wait_after(Direction::ToClient, &moved, loan.now);
         self.listen_to_backend(loan);
         Ok(())
     }
@@ -100,7 +88,7 @@ impl Session {
             // What was diverted is about to arrive, and then comes the end.
             return Ok(Moved::Undrained);
         }
-        Ok(after_run(wait))
+        Ok(wait.into())
     }
 
     fn move_diverted_to_client(&mut self, loan: &mut Loan<'_>) -> Result<Moved, CloseReason> {
@@ -149,7 +137,7 @@ impl Session {
             (_, Unreceived::Nothing) if self.backend_standing() == Backend::Leaving => {
                 Ok(Moved::Turn)
             }
-            _ => Ok(after_run(wait)),
+            _ => Ok(wait.into()),
         }
     }
 
@@ -333,28 +321,6 @@ impl Session {
             _ => None,
         }
     }
-
-    fn wait_after(&mut self, moved: &Moved, loan: &Loan<'_>) {
-        match moved {
-            Moved::Done => self.poll_interval = DRAIN_POLL_INTERVAL_MIN,
-            Moved::Turn => self.wake_at = Some(loan.now),
-            Moved::At(interval) => {
-                let at = loan.now + *interval;
-                self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
-            }
-            Moved::Undrained => {
-                self.wake_at = Some(loan.now + self.poll_interval);
-                self.poll_interval = (self.poll_interval * 2).min(DRAIN_POLL_INTERVAL_MAX);
-            }
-        }
-    }
-
-    /// Where epoll reports edges only, a turn that ended early has to be taken up unasked.
-    fn look_again_after(&mut self, wait: Wait, loan: &Loan<'_>) {
-        if wait == Wait::Turn && matches!(self.path, Path::Kernel(_)) {
-            self.wake_at = Some(loan.now);
-        }
-    }
 }
 
 /// Whether the router is to listen to the source of a direction from now on; the verdict is told.
@@ -379,13 +345,6 @@ fn listen(
         return true;
     }
     wanted
-}
-
-fn after_run(wait: Wait) -> Moved {
-    match wait {
-        Wait::Turn => Moved::Turn,
-        Wait::Readable | Wait::Writable | Wait::Ended => Moved::Done,
-    }
 }
 
 fn client_or_backend(error: PumpError) -> CloseReason {

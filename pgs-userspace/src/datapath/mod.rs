@@ -25,6 +25,7 @@ mod socket;
 mod succession;
 mod token;
 pub(crate) mod unsent;
+mod waiting;
 mod withdrawal;
 #[cfg(test)]
 mod withdrawal_tests;

@@ -1,6 +1,8 @@
 //! A router that dies between any two steps of a backend's way out of the verdict and back: the
 //! next one goes on from what stands in the maps.
 
+use std::io::Read as _;
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
@@ -12,13 +14,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use super::arrivals_tests::Handed;
+use super::arrivals_tests::LIMIT;
 use super::arrivals_tests::NoLease;
 use super::arrivals_tests::bring_notices;
 use super::arrivals_tests::expect;
 use super::arrivals_tests::hand_over_on;
 use super::arrivals_tests::kernel;
+use super::arrivals_tests::pattern;
 use super::handover::CloseReason;
 use super::handover::Lease;
 use super::handover::Orphan;
@@ -30,6 +35,9 @@ use super::meter::Meter;
 use super::reach::WorkerHandle;
 use super::withdrawal_tests::large_turns;
 use super::withdrawal_tests::question;
+
+/// Bytes of a turn of which the router moves a part.
+const LARGE_TURN: usize = 150_000;
 
 /// What a keeper holds of a session: its place, client, backend and private socket.
 type Kept = Arc<Mutex<Option<(u32, [OwnedFd; 3])>>>;
@@ -167,8 +175,44 @@ fn a_backend_that_has_left_the_verdict_is_left_to_the_next_router() {
     question(&mut handed, &kernel);
     let mut client: TcpStream = handed.client.try_clone().unwrap();
     let reading = thread::spawn(move || expect(&mut client, &[7; 100_000]));
-    std::io::Write::write_all(&mut handed.backend, &[7; 100_000]).unwrap();
+    handed.backend.write_all(&[7; 100_000]).unwrap();
     reading.join().unwrap();
+    done.store(true, Relaxed);
+    worker.end_all(CloseReason::Shutdown);
+    worker.join();
+}
+
+#[test]
+fn a_router_that_dies_before_it_has_let_go_leaves_a_session_that_ends() {
+    let Some(kernel) = kernel() else { return };
+    let (kept, armed, died) = (
+        Kept::default(),
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let lease = Box::new(KeepingLease(Arc::clone(&kept)));
+    let (is_armed, dead) = (Arc::clone(&armed), Arc::clone(&died));
+    let mut handed = hand_over_on(&kernel, b"", lease, move |now, _, _| {
+        if now == Step::Forwarded && is_armed.load(Relaxed) {
+            dead.store(true, Relaxed);
+            panic!("the router dies before it lets go, as it is to");
+        }
+    });
+    handed.wait_for_kernel();
+    armed.store(true, Relaxed);
+    // More than the kernel moves by itself in one turn, and all of it is taken.
+    handed.backend.write_all(&pattern(3, LARGE_TURN)).unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while !died.load(Relaxed) {
+        assert!(Instant::now() < deadline, "it does not come to that");
+        thread::sleep(Duration::from_millis(1));
+    }
+    handed.done.store(true, Relaxed);
+    let done = Arc::new(AtomicBool::new(false));
+    let worker = resume(&kernel, &kept, &done);
+    let mut received = Vec::new();
+    handed.client.read_to_end(&mut received).unwrap();
+    assert!(pattern(3, LARGE_TURN).starts_with(&received));
     done.store(true, Relaxed);
     worker.end_all(CloseReason::Shutdown);
     worker.join();

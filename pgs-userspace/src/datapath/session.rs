@@ -5,7 +5,6 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
 use std::time::Instant;
 
 use nix::sys::epoll::EpollFlags;
@@ -23,9 +22,9 @@ use super::pump::Wait;
 use super::relapse::Habit;
 use super::socket;
 use super::succession::shut_down;
+use super::waiting::DrainIntervals;
 use super::withdrawal::Backend;
 use crate::config::limits::CLOSE_LINGER;
-use crate::config::limits::DRAIN_POLL_INTERVAL_MIN;
 
 /// Which socket of a session an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +71,7 @@ pub(super) struct Session {
     pub(super) wake_at: Option<Instant>,
     /// The `wake_at` that the worker has set its alarm to.
     pub(super) alarm_at: Option<Instant>,
-    pub(super) poll_interval: Duration,
+    pub(super) drain_intervals: DrainIntervals,
     account: u32,
     pub(super) meter: Arc<Meter>,
     pub(super) lease: Box<dyn Lease>,
@@ -149,7 +148,7 @@ impl Session {
             linger_until: None,
             wake_at: None,
             alarm_at: None,
-            poll_interval: DRAIN_POLL_INTERVAL_MIN,
+            drain_intervals: DrainIntervals::default(),
             account: 0,
             meter,
             lease,

@@ -4,7 +4,6 @@
 use std::io;
 use std::time::Instant;
 
-use super::crossing::Moved;
 use super::direction::Direction;
 use super::handover::CloseReason;
 use super::kernel::Pressure;
@@ -16,6 +15,7 @@ use super::session::Path;
 use super::session::Session;
 use super::socket;
 use super::unsent::unsent;
+use super::waiting::Moved;
 use crate::config::limits::LAG_LOOK_INTERVAL;
 use crate::config::limits::WITHDRAWAL_DEADLINE;
 use crate::config::limits::WITHDRAWAL_RETRY_BYTES;

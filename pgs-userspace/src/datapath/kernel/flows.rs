@@ -228,9 +228,16 @@ impl FlowTable {
 
     /// Says that so many of the diverted bytes are written to the target.
     pub(super) fn publish_forwarded(&self, place: Place, direction: Direction, bytes: u64) {
-        let orders = self.orders(place, direction);
-        orders.in_hand.store(0, Release);
-        orders.forwarded.store(bytes, Release);
+        self.orders(place, direction)
+            .forwarded
+            .store(bytes, Release);
+    }
+
+    /// Says that the router holds nothing any more. Only after [`Self::publish_forwarded`]: a
+    /// router that is killed between the two leaves a session that ends, and not one whose bytes
+    /// are counted wrongly.
+    pub(super) fn let_go(&self, place: Place, direction: Direction) {
+        self.orders(place, direction).in_hand.store(0, Release);
     }
 
     /// Says that the router holds bytes which only it knows.

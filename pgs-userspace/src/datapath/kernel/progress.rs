@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use super::KernelAccess;
 use super::enrol::Enrolment;
 use super::place::Unreceived;
+use super::step::Step;
 use crate::config::limits::VERDICT_BOUNDS;
 use crate::datapath::direction::Direction;
 use crate::datapath::socket;
@@ -67,6 +68,8 @@ impl KernelAccess {
             progress.forwarded = progress.received;
             self.flows
                 .publish_forwarded(place, direction, progress.forwarded);
+            self.passes(Step::Forwarded);
+            self.flows.let_go(place, direction);
         }
     }
 

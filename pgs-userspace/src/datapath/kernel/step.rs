@@ -1,4 +1,4 @@
-//! The steps of an enrolment, and of a backend's leaving and coming back, by name: between any two
+//! The steps of an enrolment, of writing on, and of a backend's leaving and coming back, by name: between any two
 //! of them a side may send.
 
 use super::KernelAccess;
@@ -26,6 +26,9 @@ pub(in crate::datapath) enum Step {
     Written,
     /// Whatever comes now may be redirected.
     Open,
+    /// The verdict knows how many diverted bytes are written; the router still counts as one that
+    /// holds some.
+    Forwarded,
     /// A blocked backend is about to be a source no more.
     Withdrawing,
     /// It is none.
