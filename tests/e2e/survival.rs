@@ -1,5 +1,6 @@
 //! The router is killed, or replaced, while clients work: on the kernel path none of them notices.
 
+mod object;
 mod work;
 
 use std::process::Command;
@@ -54,6 +55,10 @@ pub(crate) const SCENARIOS: &[Named] = &[
     (
         "sessions_that_end_without_a_router_free_their_backends",
         sessions_that_end_without_a_router,
+    ),
+    (
+        "a_router_with_another_ebpf_object",
+        object::a_router_with_another_ebpf_object,
     ),
 ];
 

@@ -109,7 +109,18 @@ impl Router {
     /// Starts another one in its place, with the same directories and address: after its end, or
     /// with `--take-over` among the arguments. Its log has this name in the run directory.
     pub fn successor(&self, log: &str, arguments: &[&str]) -> anyhow::Result<Self> {
-        let command = Command::new(pgs_binary());
+        self.successor_in(log, &[], arguments)
+    }
+
+    /// The same, with more in its environment.
+    pub fn successor_in(
+        &self,
+        log: &str,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
+        let mut command = Command::new(pgs_binary());
+        command.envs(environment.iter().copied());
         Self::start_at(
             self.address,
             &self.state,

@@ -185,6 +185,10 @@ pub struct SurvivalReport {
     pub process_id: Option<u32>,
     /// Why nothing, or not everything, is kept.
     pub reason: Option<String>,
+    /// First digits of the SHA-256 of the eBPF object whose programs all sessions use, where it is
+    /// not this router's own but that of one whose sessions it goes on with.
+    #[serde(default)]
+    pub older_ebpf_object: Option<String>,
 }
 
 /// What one start-up canary found on this kernel.

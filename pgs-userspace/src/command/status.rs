@@ -134,6 +134,12 @@ fn show_router(
         let reason = survival.reason.as_deref().map(|why| format!(" ({why})"));
         let (process, reason) = (process.unwrap_or_default(), reason.unwrap_or_default());
         printer.line(&format!("kept by   {}{process}{reason}", survival.kept_by))?;
+        if let Some(object) = &survival.older_ebpf_object {
+            printer.line(&format!(
+                "          sessions use the eBPF object {object} of an older router, until `pgs \
+                 serve` starts while none is in the kernel"
+            ))?;
+        }
     }
     let (all, kernel) = (router.sessions, router.sessions_kernel);
     printer.line(&format!(

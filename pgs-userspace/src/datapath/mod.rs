@@ -96,6 +96,8 @@ pub struct DataPath {
     kernel: Option<KernelPath>,
     /// Whether the maps are those of the router before.
     inherited: bool,
+    /// Of which eBPF object the programs are, where it is not this router's own.
+    older_object: Option<String>,
     /// Whether the verdict's notices are read here, and not by the router that took over.
     following: Arc<Following>,
     findings: Findings,
@@ -141,12 +143,25 @@ impl DataPath {
         let Prepared { kernel, findings } = prepared;
         let refused =
             |error: kernel::KernelPathError| DataPathError::KernelRefused(error.to_string());
+        let own_object = kernel.as_ref().map(|kernel| kernel.object().clone());
         let left = match &kernel {
             Some(kernel) => kernel.with_maps_of(held).map_err(refused)?,
             None => None,
         };
         let inherited = left.is_some();
         let kernel = left.or(kernel);
+        let older_object = kernel.as_ref().map(KernelPath::object).filter(|object| {
+            // As long as its sessions live, its maps do.
+            Some(*object) != own_object.as_ref()
+        });
+        let older_object = older_object.map(ToString::to_string);
+        if let Some(object) = &older_object {
+            tracing::warn!(
+                object,
+                "sessions of a router with another eBPF object go on: all sessions use its \
+                 programs until `pgs serve` starts while none is in the kernel"
+            );
+        }
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
@@ -170,6 +185,7 @@ impl DataPath {
             flows,
             kernel,
             inherited,
+            older_object,
             following,
             findings,
         })
@@ -178,6 +194,12 @@ impl DataPath {
     /// The maps, by the names under which they are to be kept for the next router.
     pub fn kept_maps(&self) -> Vec<(String, BorrowedFd<'_>)> {
         self.kernel.iter().flat_map(KernelPath::kept_maps).collect()
+    }
+
+    /// Digest of the eBPF object whose programs all sessions use, where it is not this router's own
+    /// but that of one before it.
+    pub fn older_object(&self) -> Option<&str> {
+        self.older_object.as_deref()
     }
 
     /// What was found at the start.

@@ -27,6 +27,7 @@ use crate::admin::request::Request;
 use crate::admin::request::Response;
 use crate::admin::request::RouterStatus;
 use crate::admin::request::SessionReport;
+use crate::admin::request::SurvivalReport;
 use crate::admin::request::TenantReport;
 use crate::config::limits::ACCEPT_RETRY_INTERVAL;
 use crate::config::limits::ADMIN_CONNECTIONS_MAX;
@@ -146,7 +147,10 @@ fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
         version: env!("CARGO_PKG_VERSION").into(),
         uptime_seconds: process.begun.elapsed().as_secs(),
         listen: process.listen.clone(),
-        survival: Some(process.kept.report()),
+        survival: Some(SurvivalReport {
+            older_ebpf_object: door.data_path.older_object().map(str::to_owned),
+            ..process.kept.report()
+        }),
         privileges: Held::by_this_process().ok(),
         configuration_file: configuration.file.clone(),
         configuration,

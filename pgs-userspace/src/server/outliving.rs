@@ -23,6 +23,7 @@ use super::sessions::Identity;
 use super::survival::Kept;
 use crate::config::directories::Directories;
 use crate::datapath::handover::Orphan;
+use crate::datapath::kernel::is_kept_map;
 use crate::datapath::meter::Meter;
 use crate::keeper::store::GlobalName;
 use crate::keeper::store::Held;
@@ -88,13 +89,24 @@ impl Left {
         };
         Ok(Self { table, descriptors })
     }
+
+    /// Names of the maps among them.
+    pub(super) fn map_names(&self) -> Vec<String> {
+        let names = self.descriptors.keys();
+        names.filter(|name| is_kept_map(name)).cloned().collect()
+    }
 }
 
 impl KernelSessions {
     /// Keeps what sessions need to go on, and goes on with those of the last router.
     /// Says what the last router goes on with itself.
-    pub(super) fn begin(&self, held: Held, table: SessionTable) -> Elsewhere {
-        self.keep_maps();
+    pub(super) fn begin(
+        &self,
+        held: Held,
+        table: SessionTable,
+        maps_kept_before: Vec<String>,
+    ) -> Elsewhere {
+        self.keep_maps(maps_kept_before);
         let table = Arc::clone(self.table.get_or_init(|| Arc::new(table)));
         // Without the kernel path no session goes on; those that the last router has left are then
         // let go of, one by one.
@@ -205,18 +217,27 @@ impl KernelSessions {
         }
     }
 
-    /// Keeps the maps, without which no session goes on.
-    fn keep_maps(&self) {
+    /// Keeps the maps, without which no session goes on, instead of those that were kept before.
+    fn keep_maps(&self, kept_before: Vec<String>) {
         let Kept::By(store) = &self.kept else {
             return;
         };
-        for (name, map) in self.door.data_path.kept_maps() {
+        let maps = self.door.data_path.kept_maps();
+        let is_stale = |name: &String| maps.iter().all(|(of_now, _)| of_now != name);
+        let stale: Vec<String> = kept_before.into_iter().filter(is_stale).collect();
+        for (name, map) in maps {
             let put = GlobalName::new(&*name).map(|name| store.put_global(&name, map));
             if let Some(Err(error)) = put {
                 tracing::warn!(%error, name, "sessions end with this process: a map is not kept");
             }
         }
         tracing::debug!("the maps are kept");
+        // Those of a router that left no session, or none that could be gone on with.
+        for name in stale.into_iter().filter_map(GlobalName::new) {
+            if let Err(error) = store.drop_global(&name) {
+                tracing::warn!(%error, name = name.as_str(), "a map of the last router stays kept");
+            }
+        }
     }
 }
 

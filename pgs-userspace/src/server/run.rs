@@ -164,6 +164,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let admin_path = settings.directories.admin_socket();
     let admin_listener = admin::bind(&admin_path).map_err(system("bind", &admin_path))?;
     let left = Left::of(&mut held).map_err(system("memfd_create", Path::new(TABLE)))?;
+    let maps_kept_before = left.map_names();
     let data_path = Arc::new(DataPath::start(prepared, left.descriptors)?);
     // Everything is loaded and listened on.
     privileges::relinquish()?;
@@ -174,7 +175,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         directories: settings.directories.clone(),
         table: OnceLock::new(),
     };
-    let elsewhere = outliving.begin(held, left.table);
+    let elsewhere = outliving.begin(held, left.table, maps_kept_before);
     let (source, file) = (settings.source.clone(), settings.configuration_file.clone());
     let reloader = Arc::new(Reloader::new(Arc::clone(&door), source, file));
     let process = Arc::new(Process {

@@ -63,6 +63,7 @@ impl Kept {
             kept_by: kept_by.into(),
             process_id,
             reason,
+            older_ebpf_object: None,
         }
     }
 

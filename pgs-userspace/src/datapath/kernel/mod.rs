@@ -5,6 +5,7 @@
 mod enrol;
 mod entries;
 mod flows;
+mod kept;
 mod layout;
 #[cfg(feature = "ebpf-log")]
 mod log;
@@ -22,7 +23,6 @@ mod withdrawal;
 
 use std::io;
 use std::os::fd::AsFd as _;
-use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -39,6 +39,9 @@ pub(super) use enrol::Enrolment;
 pub use entries::entries_of;
 pub(super) use flows::FlowTable;
 pub use flows::KernelBytes;
+use kept::ObjectDigest;
+pub use kept::is_kept_map;
+pub use kept::sha256;
 pub(super) use notices::Notices;
 use peer::PeerCookies;
 pub(super) use place::Place;
@@ -114,6 +117,8 @@ pub(super) struct KernelPath {
     maps: MapDescriptors,
     flows: Arc<FlowTable>,
     ways: Ways,
+    /// The object of which the attached programs are.
+    object: ObjectDigest,
 }
 
 /// One descriptor for each map.
@@ -150,47 +155,13 @@ impl KernelPath {
         let flows = Arc::new(FlowTable::map(maps.flows.as_fd(), maps.accounts.as_fd())?);
         // Dropped, it would detach the programs also where another process holds the maps.
         std::mem::forget(program);
-        Ok(Self { maps, flows, ways })
-    }
-
-    /// The same programs, with the maps that another router has left: its sessions go on in them.
-    /// `None` where those are not all there, or are of another layout.
-    pub(super) fn with_maps_of(
-        &self,
-        mut held: std::collections::HashMap<String, OwnedFd>,
-    ) -> Result<Option<Self>, KernelPathError> {
-        let mut take = |map: &'static str| held.remove(&kept_name(map));
-        let maps = (|| {
-            Some(MapDescriptors {
-                flows: take(flow::FLOWS_MAP)?,
-                accounts: take(flow::ACCOUNTS_MAP)?,
-                indexes: take(flow::INDEXES_MAP)?,
-                sources: take(flow::SOURCES_MAP)?,
-                sockets: take(flow::SOCKETS_MAP)?,
-                probes: take(flow::PROBES_MAP)?,
-                notices: take(flow::NOTICES_MAP)?,
-            })
-        })();
-        let Some(maps) = maps.filter(|_| self.ways == Ways::Both) else {
-            return Ok(None);
-        };
-        let flows = Arc::new(FlowTable::map(maps.flows.as_fd(), maps.accounts.as_fd())?);
-        let ways = self.ways.clone();
-        Ok(Some(Self { maps, flows, ways }))
-    }
-
-    /// The maps, by the names under which they are kept for the next router.
-    pub(super) fn kept_maps(&self) -> [(String, BorrowedFd<'_>); 7] {
-        [
-            (flow::FLOWS_MAP, &self.maps.flows),
-            (flow::ACCOUNTS_MAP, &self.maps.accounts),
-            (flow::INDEXES_MAP, &self.maps.indexes),
-            (flow::SOURCES_MAP, &self.maps.sources),
-            (flow::SOCKETS_MAP, &self.maps.sockets),
-            (flow::PROBES_MAP, &self.maps.probes),
-            (flow::NOTICES_MAP, &self.maps.notices),
-        ]
-        .map(|(map, descriptor)| (kept_name(map), descriptor.as_fd()))
+        let object = ObjectDigest::of(&object);
+        Ok(Self {
+            maps,
+            flows,
+            ways,
+            object,
+        })
     }
 
     /// What the flows count.
@@ -234,11 +205,6 @@ impl KernelPath {
     pub(super) fn notices(&self) -> Result<Notices, KernelPathError> {
         Notices::open(map_of(&self.maps.notices, Map::RingBuf)?)
     }
-}
-
-/// Of a map, for the layout that this program knows.
-fn kept_name(map: &str) -> String {
-    format!("map.{}.{}", flow::LAYOUT_VERSION, map.to_lowercase())
 }
 
 /// The places of one part of the workers.

@@ -1,5 +1,5 @@
-//! The steps of an enrolment, of writing on, and of a backend's leaving and coming back, by name: between any two
-//! of them a side may send.
+//! The steps of an enrolment, of writing on, and of a backend's leaving and coming back, by name:
+//! between any two of them a side may send.
 
 use super::KernelAccess;
 
