@@ -106,6 +106,20 @@ pub const ARRIVALS_MAX_DEFAULT: usize = 4_096;
 /// Fewer arrivals than this would make a few slow ones everybody's problem.
 pub const ARRIVALS_MIN: usize = 64;
 
+/// One part in so many of the open files is for arrivals, up to what is configured.
+pub const ARRIVALS_SHARE: usize = 4;
+
+/// Connections of one listener that are accepted and wait for a place among the arrivals, which the
+/// oldest of those is about to leave.
+pub const ARRIVALS_OUTSIDE_MAX: usize = 16;
+
+/// One client address may have one part in so many of the arrivals, and no more than is
+/// configured.
+pub const ADDRESS_ARRIVALS_SHARE: usize = 4;
+
+/// But so many in any case.
+pub const ADDRESS_ARRIVALS_MIN: usize = 16;
+
 /// From accept to the startup packet, a TLS handshake included, unless told otherwise. Clients send
 /// it at once; whoever does not keeps others waiting when there are many of them.
 pub const ARRIVAL_DEADLINE_DEFAULT: Duration = Duration::from_secs(15);

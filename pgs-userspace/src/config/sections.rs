@@ -145,9 +145,11 @@ impl Section for Limits {
         key!(sessions_max: usize, "sessions at once, in all; fewer where the limit on open files \
                                    is low"),
         key!(restart arrivals_max: usize, "connections at once that have not said yet what they \
-                                           want; further ones wait"),
+                                           want, and at most a quarter of the open files; for \
+                                           a further one the oldest of them is closed"),
         key!(address_arrivals_max: Option<u32>, "how many of these, and of logins under way, one \
-                                                 client address may have"),
+                                                 client address may have; at most a quarter of \
+                                                 all"),
         key!(arrival_deadline: Duration, "from the connection to the startup packet, a TLS \
                                           handshake included"),
         key!(address_connection_rate_per_minute: Option<u32>, "connections a minute from one \

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio::time::timeout;
 
+use super::arriving::Arriving;
 use super::connection::FrontDoor;
 use super::listener;
 use super::outliving::Outliving;
@@ -26,8 +26,7 @@ type Listener = (Arc<TcpListener>, Option<TenantId>);
 pub(super) struct Accepting {
     door: Arc<FrontDoor>,
     listeners: Vec<Listener>,
-    arrivals: Arc<Semaphore>,
-    arrivals_max: usize,
+    arriving: Arc<Arriving>,
     tasks: JoinSet<()>,
 }
 
@@ -41,8 +40,7 @@ impl Accepting {
         let mut accepting = Self {
             door: Arc::clone(door),
             listeners,
-            arrivals: Arc::new(Semaphore::new(arrivals_max)),
-            arrivals_max,
+            arriving: Arriving::new(arrivals_max),
             tasks: JoinSet::new(),
         };
         accepting.go_on();
@@ -60,7 +58,7 @@ impl Accepting {
                 Arc::clone(&self.door),
                 Arc::clone(listener),
                 pinned.clone(),
-                Arc::clone(&self.arrivals),
+                Arc::clone(&self.arriving),
             ));
         }
     }
@@ -137,7 +135,7 @@ impl Accepting {
 
     /// Waits until nobody is logging in.
     async fn settled(&self) {
-        while self.arrivals.available_permits() < self.arrivals_max || self.logins_are_under_way() {
+        while !self.arriving.is_empty() || self.logins_are_under_way() {
             sleep(DRAIN_CHECK_INTERVAL).await;
         }
     }

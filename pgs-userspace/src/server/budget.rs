@@ -5,7 +5,10 @@ use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
 
 use crate::config::configuration::Configuration;
+use crate::config::limits::ADDRESS_ARRIVALS_MIN;
+use crate::config::limits::ADDRESS_ARRIVALS_SHARE;
 use crate::config::limits::ARRIVALS_MIN;
+use crate::config::limits::ARRIVALS_SHARE;
 use crate::config::limits::DESCRIPTORS_PER_RELAYED_SESSION;
 use crate::config::limits::DESCRIPTORS_PER_SESSION;
 use crate::config::limits::DESCRIPTORS_RESERVED;
@@ -29,8 +32,8 @@ impl Budget {
             .saturating_add(DESCRIPTORS_RESERVED)
     }
 
-    /// Within so many open files, at most so many of each. Sessions come first; what they leave is
-    /// for arrivals, which are gone within seconds.
+    /// Within so many open files, at most so many of each. Arrivals have a share that sessions do
+    /// not get: where there were few, whoever says nothing could keep everybody else waiting.
     pub fn within(
         descriptors: usize,
         sessions_max: usize,
@@ -39,11 +42,25 @@ impl Budget {
     ) -> Self {
         let each = descriptors_each(path);
         let free = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
-        let room = free.saturating_sub(ARRIVALS_MIN) / each;
+        let share = (free / ARRIVALS_SHARE).max(ARRIVALS_MIN).min(arrivals_max);
+        let room = free.saturating_sub(share) / each;
         let sessions = sessions_max.min(room).max(1);
         let left = free.saturating_sub(sessions * each);
         let arrivals = left.max(ARRIVALS_MIN).min(arrivals_max);
         Self { sessions, arrivals }
+    }
+
+    /// Room for all that can be configured.
+    #[cfg(test)]
+    pub(super) fn ample() -> Self {
+        Self::within(usize::MAX, 1 << 20, 1 << 20, PathRequest::Auto)
+    }
+
+    /// Of these arrivals, how many one client address may have, where so many are configured.
+    pub(super) fn arrivals_of_one_address(self, configured: Option<u32>) -> Option<u32> {
+        let share = (self.arrivals / ADDRESS_ARRIVALS_SHARE).max(ADDRESS_ARRIVALS_MIN);
+        let share = u32::try_from(share).unwrap_or(u32::MAX);
+        configured.map(|configured| configured.min(share))
     }
 }
 
@@ -62,9 +79,13 @@ pub(super) fn budget(configuration: &Configuration) -> Budget {
     let wanted = Budget::descriptors(sessions_max, arrivals_max, path);
     let descriptors = raise_descriptor_limit(wanted);
     let budget = Budget::within(descriptors, sessions_max, arrivals_max, path);
-    if budget.sessions < sessions_max {
-        let sessions_max = budget.sessions;
-        tracing::info!(sessions_max, "sessions bounded by the limit on open files");
+    if budget.sessions < sessions_max || budget.arrivals < arrivals_max {
+        let Budget { sessions, arrivals } = budget;
+        tracing::info!(
+            sessions_max = sessions,
+            arrivals_max = arrivals,
+            "connections bounded by the limit on open files"
+        );
     }
     budget
 }
@@ -113,7 +134,18 @@ mod tests {
     fn where_every_session_is_relayed_there_is_room_for_more() {
         let [kernel, relay] = [PathRequest::Kernel, PathRequest::Relay]
             .map(|path| Budget::within(20_000, 9_000, 4_096, path).sessions);
-        assert!(kernel < 9_000);
-        assert_eq!(relay, 9_000);
+        assert!(kernel < relay);
+    }
+
+    #[test]
+    fn who_says_nothing_takes_no_more_than_a_part_of_what_is_there() {
+        for (descriptors, most) in [(1_024, 128), (20_000, 4_096), (1 << 20, 4_096)] {
+            let budget = Budget::within(descriptors, 9_000, 4_096, PathRequest::Auto);
+            assert_eq!(budget.arrivals, most, "{descriptors}");
+            let of_one = budget.arrivals_of_one_address(Some(1_024)).unwrap();
+            assert!(of_one as usize * 4 <= budget.arrivals, "{of_one}");
+            assert_eq!(budget.arrivals_of_one_address(Some(5)), Some(5));
+            assert_eq!(budget.arrivals_of_one_address(None), None);
+        }
     }
 }

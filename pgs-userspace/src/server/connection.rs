@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio::time::timeout;
@@ -14,9 +13,8 @@ use tokio::time::timeout_at;
 
 use super::admission::Admission;
 use super::admission::Attempt;
-use super::backend;
+use super::arriving::ArrivalSeat;
 use super::cancel::CancelTable;
-use super::cancel::Issuer;
 use super::client::ClientStream;
 use super::client::finish;
 use super::counters::Counters;
@@ -45,7 +43,6 @@ use super::tls_policy::Shown;
 use crate::config::limits::CLOSE_LINGER;
 use crate::config::limits::NO_ACCESS_ANSWER_DELAY;
 use crate::datapath::DataPath;
-use crate::protocol::cancel::CancelKey;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::startup::StartupMessage;
 use crate::tenant::id::TenantId;
@@ -82,12 +79,8 @@ pub(super) struct Accepted {
     pub(super) pinned: Option<TenantId>,
 }
 
-/// Serves one connection up to its session. `permit` bounds how many are at this stage.
-pub(super) async fn serve(
-    door: Arc<FrontDoor>,
-    connection: Accepted,
-    permit: OwnedSemaphorePermit,
-) {
+/// Serves one connection up to its session. It keeps its seat until it has said what it wants.
+pub(super) async fn serve(door: Arc<FrontDoor>, connection: Accepted, seat: ArrivalSeat) {
     let Accepted {
         mut client,
         address,
@@ -107,7 +100,7 @@ pub(super) async fn serve(
         }
         Err(_) => (address, Err(late())),
     };
-    let places = match door.arrive(address, permit) {
+    let places = match door.arrive(address, seat) {
         Ok(places) => places,
         Err(refusal) => return door.turn_away(&client, address, &refusal),
     };
@@ -335,13 +328,10 @@ impl<C: ClientStream> Connection<'_, C> {
             Ok(packet) => packet,
             Err(refusal) => return Err((client, refusal)),
         };
-        let mut backend = match backend::begin(route, &packet, within).await {
-            Ok(backend) => backend,
-            Err(refusal) => return Err((client, refusal)),
-        };
         let mut login = Login::new(rest, attempt);
+        let running = door.run_login(route, &packet, within, &mut login, &mut client);
         let ended = tokio::select! {
-            ended = timeout_at(deadline, login.run(&mut client, &mut backend)) => ended,
+            ended = timeout_at(deadline, running) => ended,
             // Access was disabled meanwhile, or the router ends. A login's messages are short, so
             // this comes between two of them.
             reason = lease.session().ended() => return Err((client, farewell(&reason))),
@@ -350,47 +340,42 @@ impl<C: ClientStream> Connection<'_, C> {
         meter.add_to_backend(packet.len() + login.to_backend_bytes);
         meter.add_to_client(login.to_client_bytes);
         let session = lease.session().id;
+        let (backend, key, ended) = match ended {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(refusal)) => return Err((client, refusal)),
+            Err(_) => return Err((client, Refusal::LoginDeadline)),
+        };
+        if let Some((process_id, registered)) = key {
+            lease
+                .session()
+                .backend_pid
+                .store(process_id.into(), RELAXED);
+            lease.learn_key(registered);
+        }
         match ended {
-            Ok(Ok(LoginEnd::Ready)) => {
-                if let Some((process_id, key)) = login.key.take() {
-                    door.learn_key(route, &mut lease, process_id, key);
-                }
+            Ok(LoginEnd::Ready) => {
                 let relayed = path_choice::relayed(route.settings.path, message);
                 client.begin_session(door, backend, login.held.freeze(), relayed, lease);
                 Ok(())
             }
-            Ok(Ok(LoginEnd::Refused(sqlstate, text))) => {
+            Ok(LoginEnd::Refused(sqlstate, text)) => {
                 door.login_refused(lease.session(), sqlstate, &text);
                 timeout(CLOSE_LINGER, finish(&mut client)).await.ok();
                 Ok(())
             }
-            Ok(Ok(LoginEnd::BackendGone)) => Err((client, Refusal::BackendGone)),
-            Ok(Ok(LoginEnd::ClientGone)) => Ok(()),
-            Ok(Ok(LoginEnd::Nonsense(error))) => {
+            Ok(LoginEnd::BackendGone) => Err((client, Refusal::BackendGone)),
+            Ok(LoginEnd::ClientGone) => Ok(()),
+            Ok(LoginEnd::Nonsense(error)) => {
                 if strangers::log_has_room("backend_out_of_step") {
                     tracing::error!(session, tenant = %route.tenant, %error, "backend out of step");
                 }
                 Ok(())
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 tracing::debug!(session, %address, %error, "connection failed during the login");
                 Ok(())
             }
-            Err(_) => Err((client, Refusal::LoginDeadline)),
         }
-    }
-}
-
-impl FrontDoor {
-    /// By what the session's backend can be cancelled.
-    fn learn_key(&self, route: &Route, lease: &mut SessionLease, process_id: u32, key: CancelKey) {
-        let session = lease.session();
-        session.backend_pid.store(process_id.into(), RELAXED);
-        let issuer = Issuer {
-            tenant: route.tenant.clone(),
-            socket_directory: route.socket_directory.clone(),
-        };
-        lease.learn_key(self.cancels.register(process_id, key, issuer));
     }
 }
 

@@ -15,6 +15,8 @@ pub(super) struct Counters {
     pub(super) accepted: AtomicU64,
     /// Connections that said nothing and closed.
     pub(super) silent: AtomicU64,
+    /// Connections that had said nothing yet and were closed to make room for others.
+    pub(super) crowded_out: AtomicU64,
     /// Connections whose first bytes were not the protocol's.
     pub(super) malformed: AtomicU64,
     /// TLS handshakes that succeeded.
@@ -60,6 +62,7 @@ impl Counters {
         let plain = [
             ("connections_accepted", &self.accepted),
             ("connections_silent", &self.silent),
+            ("connections_crowded_out", &self.crowded_out),
             ("connections_malformed", &self.malformed),
             ("tls_handshakes", &self.tls_handshakes),
             ("tls_handshakes_failed", &self.tls_failed),

@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::admission::ArrivalPlace;
 use super::admission::Attempt;
+use super::arriving::ArrivalSeat;
 use super::client::ClientStream;
 use super::client::finish;
 use super::connection::FrontDoor;
@@ -32,7 +32,7 @@ use crate::tenant::settings::TenantSettings;
 /// Held by a connection that has not said yet what it wants: its places in all, and of its address.
 #[derive(Debug)]
 pub(super) struct Places {
-    _of_all: OwnedSemaphorePermit,
+    _of_all: ArrivalSeat,
     of_address: Option<ArrivalPlace>,
 }
 
@@ -49,7 +49,7 @@ impl FrontDoor {
     pub(super) fn arrive(
         &self,
         address: SocketAddr,
-        of_all: OwnedSemaphorePermit,
+        of_all: ArrivalSeat,
     ) -> Result<Places, Refusal> {
         let of_address = self.admission.arrive(address.ip())?;
         Ok(Places {

@@ -14,11 +14,16 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
+use super::arriving::ArrivalSeat;
+use super::arriving::Arriving;
+use super::arriving::Leave;
 use super::connection::Accepted;
 use super::connection::FrontDoor;
 use super::connection::serve;
+use super::counters::Counters;
 use super::strangers;
 use crate::config::limits::ACCEPT_RETRY_INTERVAL;
+use crate::config::limits::ARRIVALS_OUTSIDE_MAX;
 use crate::config::limits::LISTEN_BACKLOG_MAX;
 use crate::config::sections::Limits;
 use crate::tenant::id::TenantId;
@@ -41,16 +46,17 @@ pub(super) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts for ever. A connection is taken only when there is room for one more that has not said
-/// yet what it wants.
+/// Accepts for ever. A connection is taken only when few wait for a place among those that have not
+/// said yet what they want.
 pub(super) async fn accept(
     door: Arc<FrontDoor>,
     listener: Arc<TcpListener>,
     pinned: Option<TenantId>,
-    arrivals: Arc<Semaphore>,
+    arriving: Arc<Arriving>,
 ) {
+    let room_outside = Arc::new(Semaphore::new(ARRIVALS_OUTSIDE_MAX));
     loop {
-        let Ok(permit) = Arc::clone(&arrivals).acquire_owned().await else {
+        let Ok(permit) = Arc::clone(&room_outside).acquire_owned().await else {
             return;
         };
         let (client, address) = match listener.accept().await {
@@ -72,7 +78,35 @@ pub(super) async fn accept(
             address,
             pinned: pinned.clone(),
         };
-        tokio::spawn(serve(Arc::clone(&door), connection, permit));
+        let (outside, door) = (arriving.comes(), Arc::clone(&door));
+        tokio::spawn(async move {
+            let entered = outside.enter().await;
+            drop(permit);
+            if let Some((seat, leave)) = entered {
+                serve_or_leave(door, connection, seat, leave).await;
+            }
+        });
+    }
+}
+
+/// Serves a connection, unless it has to make room for another one before it has said what it
+/// wants.
+async fn serve_or_leave(
+    door: Arc<FrontDoor>,
+    connection: Accepted,
+    seat: ArrivalSeat,
+    leave: Leave,
+) {
+    let address = connection.address;
+    tokio::select! {
+        biased;
+        () = serve(Arc::clone(&door), connection, seat) => {}
+        () = leave.told() => {
+            Counters::add(&door.counters.crowded_out);
+            if strangers::log_has_room("crowded_out") {
+                tracing::warn!(%address, "closed a silent connection to make room for another");
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! can take its socket over.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncRead;
@@ -15,6 +16,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
 use super::admission::Attempt;
+use super::backend;
+use super::cancel::Issuer;
+use super::cancel::Registered;
+use super::client::ClientStream;
+use super::connection::FrontDoor;
 use crate::config::limits::LOGIN_BUFFER_BYTES;
 use crate::config::limits::LOGIN_CLIENT_BYTES_MAX;
 use crate::protocol::backend::AuthenticationRequest;
@@ -23,7 +29,9 @@ use crate::protocol::backend::BackendMessage;
 use crate::protocol::backend::BackendScanner;
 use crate::protocol::cancel::CancelKey;
 use crate::protocol::message;
+use crate::protocol::refusal::Refusal;
 use crate::protocol::sqlstate::SqlState;
+use crate::tenant::route::Route;
 
 /// How a login ended.
 #[derive(Debug)]
@@ -80,10 +88,12 @@ impl Login {
     }
 
     /// Forwards until the login ends. Not cancel safe; the caller's deadline ends the session.
+    /// `learns` has the key before the client has.
     pub(super) async fn run(
         &mut self,
         client: &mut (impl AsyncRead + AsyncWrite + Unpin),
         backend: &mut UnixStream,
+        mut learns: impl FnMut(u32, CancelKey),
     ) -> io::Result<LoginEnd> {
         let mut from_backend = BytesMut::with_capacity(LOGIN_BUFFER_BYTES);
         let mut client_ended = false;
@@ -102,6 +112,9 @@ impl Login {
                     }
                     if let Err(error) = self.listen(&from_backend) {
                         return Ok(LoginEnd::Nonsense(error));
+                    }
+                    if let Some((process_id, key)) = self.key.take() {
+                        learns(process_id, key);
                     }
                     client.write_all(&from_backend).await?;
                     // Over TLS, written is not yet sent.
@@ -194,14 +207,42 @@ fn says_not_believed(sqlstate: SqlState) -> bool {
     )
 }
 
+/// A backend, its process id and key where it has announced them, and how the login ended.
+pub(super) type LoggedIn = (UnixStream, Option<(u32, Registered)>, io::Result<LoginEnd>);
+
+impl FrontDoor {
+    /// Connects to the tenant's server and forwards the login. The key counts before the client has
+    /// it, and no longer than what is returned.
+    pub(super) async fn run_login(
+        &self,
+        route: &Route,
+        packet: &[u8],
+        within: Duration,
+        login: &mut Login,
+        client: &mut impl ClientStream,
+    ) -> Result<LoggedIn, Refusal> {
+        let mut backend = backend::begin(route, packet, within).await?;
+        let mut registered = None;
+        let learns = |process_id, key| {
+            let issuer = Issuer {
+                tenant: route.tenant.clone(),
+                socket_directory: route.socket_directory.clone(),
+            };
+            registered = Some((process_id, self.cancels.register(process_id, key, issuer)));
+        };
+        let ended = login.run(client, &mut backend, learns).await;
+        Ok((backend, registered, ended))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::super::admission::Admission;
+    use super::super::budget::Budget;
     use super::*;
     use crate::config::sections::Limits;
-    use crate::protocol::refusal::Refusal;
     use crate::tenant::id::TenantId;
     use crate::tenant::settings::TenantSettings;
 
@@ -216,7 +257,7 @@ mod tests {
             login_failures_max: Some(1),
             ..Limits::default()
         };
-        let admission = Arc::new(Admission::new(&limits));
+        let admission = Arc::new(Admission::new(&limits, Budget::ample()));
         let begin = move || {
             let tenant = TenantId::parse("a").unwrap();
             let settings = TenantSettings::default();
@@ -253,7 +294,28 @@ mod tests {
         tokio::select! {
             biased;
             found_out = told => assert!(found_out),
-            ended = login.run(&mut router, &mut backend) => panic!("{ended:?}"),
+            ended = login.run(&mut router, &mut backend, |_, _| {}) => panic!("{ended:?}"),
+        }
+    }
+
+    /// Else a request that comes at once would cancel nothing.
+    #[tokio::test]
+    async fn a_key_is_learnt_before_its_client_has_it() {
+        let (_, mut login) = begun();
+        let (mut client, mut router) = tokio::io::duplex(1024);
+        let (mut backend, mut server) = UnixStream::pair().unwrap();
+        let key = message(b'K', &[0, 0, 0, 7, 1, 2, 3, 4]);
+        server.write_all(&key).await.unwrap();
+        let learnt = std::cell::Cell::new(None);
+        let told = async {
+            client.read_u8().await.unwrap();
+            learnt.get()
+        };
+        let learns = |process_id, _| learnt.set(Some(process_id));
+        tokio::select! {
+            biased;
+            learnt = told => assert_eq!(learnt, Some(7)),
+            ended = login.run(&mut router, &mut backend, learns) => panic!("{ended:?}"),
         }
     }
 

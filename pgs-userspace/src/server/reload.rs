@@ -156,9 +156,10 @@ impl FrontDoor {
         let limits = &configuration.limits;
         self.routes
             .set_defaults(configuration.tenant_defaults.clone());
-        self.sessions.set_max(budget(configuration).sessions);
+        let budget = budget(configuration);
+        self.sessions.set_max(budget.sessions);
         self.cancels.set_limits(limits);
-        self.admission.set_limits(limits);
+        self.admission.set_limits(limits, budget);
     }
 }
 

@@ -18,6 +18,7 @@ use super::accepting::Accepting;
 use super::admin;
 use super::admin::Process;
 use super::admission::Admission;
+use super::budget::Budget;
 use super::budget::budget;
 use super::cancel::CancelTable;
 use super::connection::FrontDoor;
@@ -144,7 +145,6 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let begun = Instant::now();
     let configuration = &settings.configuration;
     let budget = budget(configuration);
-    let sessions_max = budget.sessions;
     // A signal that comes while the parts are being built must not be lost.
     let Signals {
         mut stop,
@@ -168,7 +168,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let data_path = Arc::new(DataPath::start(prepared, left.descriptors)?);
     // Everything is loaded and listened on.
     privileges::relinquish()?;
-    let door = front_door(configuration, routes, encryption, data_path, sessions_max)?;
+    let door = front_door(configuration, routes, encryption, data_path, budget)?;
     let outliving = KernelSessions {
         door: Arc::clone(&door),
         kept: survival.kept.clone(),
@@ -184,7 +184,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         kept: survival.kept.clone(),
         reloader: Arc::clone(&reloader),
     });
-    announce(&door, sessions_max, &process);
+    announce(&door, budget, &process);
     let mut tasks = JoinSet::new();
     let admin = tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
     let elsewhere = tasks.spawn(elsewhere.watch());
@@ -214,9 +214,10 @@ fn front_door(
     routes: RouteTable,
     encryption: Encryption,
     data_path: Arc<DataPath>,
-    sessions_max: usize,
+    budget: Budget,
 ) -> Result<Arc<FrontDoor>, ServeError> {
     let limits = &configuration.limits;
+    let admission = Admission::new(limits, budget);
     let punctual = Punctual::start().map_err(ServeError::Thread)?;
     Ok(Arc::new(FrontDoor {
         routes,
@@ -224,9 +225,9 @@ fn front_door(
             configuration: configuration.clone(),
             encryption,
         }),
-        sessions: Arc::new(Sessions::new(sessions_max)),
+        sessions: Arc::new(Sessions::new(budget.sessions)),
         cancels: Arc::new(CancelTable::new(limits)),
-        admission: Arc::new(Admission::new(limits)),
+        admission: Arc::new(admission),
         farewells: Semaphore::new(FAREWELLS_MAX),
         authorities: ClientAuthorities::default(),
         namespaces: Namespaces::default(),
@@ -277,14 +278,15 @@ fn addresses(listeners: &[Arc<TcpListener>], asked: &[ListenOn]) -> Vec<String> 
 }
 
 /// Tells the log and the service manager that clients are served, and how.
-fn announce(door: &FrontDoor, sessions_max: usize, process: &Process) {
+fn announce(door: &FrontDoor, budget: Budget, process: &Process) {
     let findings = door.data_path.findings();
     let path = if findings.kernel { "kernel" } else { "relay" };
     tracing::info!(
         listen = process.listen.join(" "),
         path,
         reason = findings.reason.as_deref(),
-        sessions_max,
+        sessions_max = budget.sessions,
+        arrivals_max = budget.arrivals,
         uid = nix::unistd::geteuid().as_raw(),
         configuration = process.reloader.last().file,
         "serving"

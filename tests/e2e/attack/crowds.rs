@@ -46,7 +46,8 @@ pub(super) fn one_byte_at_a_time(ground: &Ground<'_>, stop: &AtomicBool) -> anyh
     })
 }
 
-/// As many connections as can be had, all at once, that say nothing.
+/// As many connections as can be had, all at once, that say nothing: more than there are places for
+/// such. Whoever says something still gets in.
 pub(super) fn silent(ground: &Ground<'_>, stop: &AtomicBool) -> anyhow::Result<u64> {
     let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let possible = usize::try_from(limit.saturating_sub(DESCRIPTORS_BESIDE))?;
@@ -57,22 +58,18 @@ pub(super) fn silent(ground: &Ground<'_>, stop: &AtomicBool) -> anyhow::Result<u
         ));
     }
     let mut streams: Vec<TcpStream> = Vec::with_capacity(wanted);
-    let mut refused = 0;
     while streams.len() < wanted && !stop.load(Ordering::Relaxed) {
         // From many addresses: what one may have is bounded.
         let host = 2 + streams.len() % SOURCES;
-        match ground.connect_from([127, 0, 0, u8::try_from(host)?].into()) {
-            Ok(stream) => streams.push(stream),
-            // More than wait to be accepted the kernel does not take.
-            Err(_) => refused += 1,
-        }
-        ensure!(
-            refused < 10,
-            "only {} connections came about",
-            streams.len()
-        );
+        streams.push(ground.connect_from([127, 0, 0, u8::try_from(host)?].into())?);
     }
+    ensure!(
+        streams.len() == wanted,
+        "only {} connections came about",
+        streams.len()
+    );
     while !stop.load(Ordering::Relaxed) {
+        ground.still_lets_clients_in()?;
         thread::sleep(POLL);
     }
     Ok(streams.len() as u64)

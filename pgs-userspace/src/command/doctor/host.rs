@@ -57,8 +57,12 @@ fn open_files() -> Check {
         Ok((_, hard)) => {
             let limit = usize::try_from(hard).unwrap_or(usize::MAX);
             let (most, arrivals) = (usize::MAX, ARRIVALS_MAX_DEFAULT);
-            let sessions = Budget::within(limit, most, arrivals, PathRequest::Auto).sessions;
-            let detail = format!("at most {hard}: room for {sessions} sessions");
+            let budget = Budget::within(limit, most, arrivals, PathRequest::Auto);
+            let Budget { sessions, arrivals } = budget;
+            let detail = format!(
+                "at most {hard}: room for {sessions} sessions, and {arrivals} connections that \
+                 have not said yet what they want"
+            );
             if sessions >= SESSIONS_MAX_DEFAULT {
                 return Check::good(NAME, detail);
             }

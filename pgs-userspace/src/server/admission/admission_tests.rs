@@ -7,7 +7,7 @@ use super::*;
 fn admission(change: impl FnOnce(&mut Limits)) -> Arc<Admission> {
     let mut limits = Limits::default();
     change(&mut limits);
-    Arc::new(Admission::new(&limits))
+    Arc::new(Admission::new(&limits, Budget::ample()))
 }
 
 fn address(text: &str) -> IpAddr {

@@ -24,6 +24,7 @@ use rate::Bucket;
 use rate::Rate;
 use table::Table;
 
+use super::budget::Budget;
 use crate::config::sections::Limits;
 use crate::protocol::refusal::Refusal;
 use crate::tenant::id::TenantId;
@@ -51,12 +52,12 @@ struct Rules {
 }
 
 impl Rules {
-    fn of(limits: &Limits) -> Self {
+    fn of(limits: &Limits, budget: Budget) -> Self {
         let rate = |per_minute: Option<u32>, burst| {
             per_minute.map(|number| Rate::per_minute(number, burst))
         };
         Self {
-            arrivals_max: limits.address_arrivals_max,
+            arrivals_max: budget.arrivals_of_one_address(limits.address_arrivals_max),
             connections: rate(
                 limits.address_connection_rate_per_minute,
                 limits.address_connection_burst,
@@ -79,10 +80,10 @@ pub(super) struct Attempt {
 }
 
 impl Admission {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, budget: Budget) -> Self {
         Self {
             begun: Instant::now(),
-            rules: RwLock::new(Rules::of(limits)),
+            rules: RwLock::new(Rules::of(limits, budget)),
             arrivals: Arc::default(),
             connections: Table::new(),
             cancels: Table::new(),
@@ -92,8 +93,8 @@ impl Admission {
     }
 
     /// What holds from now on. What was remembered stays: nobody is let off by it.
-    pub(super) fn set_limits(&self, limits: &Limits) {
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules::of(limits);
+    pub(super) fn set_limits(&self, limits: &Limits, budget: Budget) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules::of(limits, budget);
     }
 
     fn rules(&self) -> Rules {
