@@ -17,9 +17,10 @@ use crate::tenant::registry::RegistryError;
 pub enum Kind {
     /// Nothing the user could have done otherwise, or nothing foreseen.
     Internal,
-    /// The command line does not make sense. Also clap's own code.
+    /// The command line does not make sense, or a file that it names cannot be used. Also clap's
+    /// own code.
     Usage,
-    /// No such tenant.
+    /// No such tenant, or nothing kept of one.
     NotFound,
     /// There is such a tenant, or its data, already.
     Exists,
@@ -49,7 +50,7 @@ pub enum Kind {
     Diagnosis,
     /// A file of SQL that was to be run failed.
     Sql,
-    /// The configuration file cannot be used.
+    /// The configuration file is not there or cannot be used, or what it wants is not there.
     Configuration,
     /// Ctrl-C or SIGTERM.
     Interrupted,

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use pgs::cli::Cli;
 use pgs::cli::argument_memory;
+use pgs::cli::usage;
 use pgs::command;
 use pgs::error::Error;
 use pgs::error::Kind;
@@ -24,11 +25,10 @@ fn main() -> ExitCode {
         }
     };
     let wants_json = arguments.iter().any(|argument| argument == "--json");
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) if wants_json && error.use_stderr() => {
-            let text = error.kind().to_string();
-            let error = Error::new(Kind::Usage, text).with_hint("`pgs help`");
+            let error = usage::error(&error, &arguments);
             printer.error(&error, true);
             return ExitCode::from(error.kind().exit_code());
         }

@@ -10,7 +10,7 @@ fn each_kind_of_failure_has_its_exit_code_and_a_way_out() -> Result<()> {
     let Some(pgs) = Installation::for_test("each_kind_of_failure_has_its_exit_code") else {
         return Ok(());
     };
-    let cases: [(&[&str], i32); 14] = [
+    let cases: [(&[&str], i32); 18] = [
         (&["create", "Acme"], 5),
         (&["create", "a-b"], 5),
         (&["create", "postgres"], 5),
@@ -25,6 +25,31 @@ fn each_kind_of_failure_has_its_exit_code_and_a_way_out() -> Result<()> {
         (&["remove", "acme", "--yes"], 3),
         (&["enable", "acme"], 3),
         (&["sessions"], 12),
+        (&["create", "acme", "--password-file", "/nonexistent"], 2),
+        (
+            &[
+                "tls",
+                "set",
+                "--default",
+                "--certificate",
+                "/no",
+                "--key",
+                "/no",
+            ],
+            2,
+        ),
+        (&["config", "check", "/nonexistent.toml"], 18),
+        (
+            &[
+                "serve",
+                "--tls-required",
+                "--path",
+                "relay",
+                "--keeper",
+                "off",
+            ],
+            18,
+        ),
     ];
     for (arguments, expected) in cases {
         let outcome = pgs.pgs(arguments)?;

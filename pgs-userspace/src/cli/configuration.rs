@@ -23,7 +23,8 @@ Settings:
   client_certificates          `off`, `optional`, `required`, `verify-user`
   client_ca                    file of the authorities that sign the clients' certificates
   client_address               whether SQL can read the client's address: `on` or `off`
-  path                         `auto`, or `relay` for bulk: it does not survive the router
+  path                         `auto`; or `relay`, better for bulk, but such sessions end with the
+                               router
   idle_session_timeout         ends a session that moves no byte for so long; or `off`
   login_deadline               from the connection to the end of authentication
 

@@ -14,6 +14,7 @@ pub mod quantity;
 pub mod serve;
 pub mod tenant;
 pub mod tls;
+pub mod usage;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,11 +25,11 @@ Examples:
   pgs disable acme                 shut its clients out, at once
 
 Exit codes:
-  0 done   1 internal   2 usage   3 not found   4 exists already   5 no tenant id
-  6 busy   7 no Docker   8 no image   9 no space   10 port in use   11 unhealthy
-  12 `pgs serve` is not running   13 not permitted   14 registry   15 not confirmed
-  16 `doctor` found a fault   17 an `--init` file failed
-  18 configuration file   130 interrupted";
+  0 done   1 internal   2 usage, or a file that cannot be used   3 no such tenant
+  4 exists already   5 not a valid tenant id   6 busy   7 no Docker   8 image missing
+  9 no space   10 port in use   11 unhealthy   12 `pgs serve` is not running
+  13 not permitted   14 registry unusable   15 not confirmed   16 `doctor` found a fault
+  17 an `--init` file failed   18 configuration unusable   130 interrupted";
 
 /// PostgreSQL tenants, one container each, all behind one port
 ///
@@ -143,13 +144,26 @@ impl Verb {
             Self::List(format) | Self::Doctor(format) | Self::Version(format) => format.json,
             Self::Create(arguments) => arguments.format.json,
             Self::Status(arguments) => arguments.format.json,
-            Self::Sessions(arguments) => arguments.format.json,
-            Self::Password(arguments) => arguments.format.json,
-            Self::Tls(arguments) => arguments.json(),
+            Self::Start(arguments) | Self::Stop(arguments) | Self::Restart(arguments) => {
+                arguments.format.json
+            }
+            Self::Remove(arguments) => arguments.format.json,
+            Self::Enable(arguments) => arguments.format.json,
+            Self::Disable(arguments) => arguments.format.json,
             Self::Set(arguments) => arguments.format.json,
             Self::Show(arguments) => arguments.format.json,
             Self::Config(arguments) => arguments.json(),
-            _ => false,
+            Self::Password(arguments) => arguments.format.json,
+            Self::Url(arguments) => arguments.format.json,
+            Self::Sessions(arguments) => arguments.format.json,
+            Self::Tls(arguments) => arguments.json(),
+            // What these print is no answer, or has a form of its own.
+            Self::Serve(_)
+            | Self::Keeper(_)
+            | Self::Psql(_)
+            | Self::Logs(_)
+            | Self::Metrics
+            | Self::Completions(_) => false,
         }
     }
 }
@@ -164,6 +178,53 @@ mod tests {
     #[test]
     fn clap_finds_no_contradiction() {
         Cli::command().debug_assert();
+    }
+
+    /// Verbs whose output is no answer, or has a form of its own.
+    const WITHOUT_JSON: [&str; 6] = ["serve", "keeper", "psql", "logs", "metrics", "completions"];
+
+    #[test]
+    fn every_other_verb_prints_json_when_asked_to() {
+        let mut lines: Vec<Vec<&str>> = Vec::new();
+        for line in [
+            "list",
+            "status",
+            "create acme",
+            "start acme",
+            "stop",
+            "restart --tenant acme",
+            "remove acme",
+            "enable acme",
+            "disable acme",
+            "set acme path=relay",
+            "show acme",
+            "config check",
+            "config show",
+            "config reload",
+            "password acme",
+            "url acme",
+            "sessions",
+            "tls set --default --certificate c --key k",
+            "tls show",
+            "tls self-signed",
+            "doctor",
+            "version",
+        ] {
+            lines.push(line.split(' ').collect());
+        }
+        let command = Cli::command();
+        for verb in command.get_subcommands().map(clap::Command::get_name) {
+            let tried = lines.iter().any(|line| line[0] == verb);
+            assert!(tried != WITHOUT_JSON.contains(&verb), "{verb}");
+        }
+        for line in lines {
+            let parse = |more: &[&'static str]| {
+                let arguments = ["pgs"].iter().chain(&line).chain(more).copied();
+                Cli::try_parse_from(arguments).map(|cli| cli.verb.json())
+            };
+            assert!(matches!(parse(&[]), Ok(false)), "{line:?}");
+            assert!(matches!(parse(&["--json"]), Ok(true)), "{line:?}");
+        }
     }
 
     #[test]

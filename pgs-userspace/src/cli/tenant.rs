@@ -26,13 +26,17 @@ Examples:
   pgs psql acme < schema.sql
 
 It runs inside the container, as the tenant's role and without a password, whether `pgs serve` runs
-and access is enabled or not. Files that psql is to read by name must be in the container.";
+and access is enabled or not. Files that psql is to read by name must be in the container.
+The exit code is psql's own, once it has begun.";
 
 /// One tenant.
 #[derive(Debug, Args)]
 pub struct OneArgument {
     /// The tenant's id
     pub tenant: String,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatArguments,
 }
 
 /// Arguments of `create`.
@@ -111,6 +115,9 @@ pub struct SeveralArguments {
     /// The same, as an option
     #[arg(long = "tenant", value_name = "TENANT")]
     pub more: Vec<String>,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatArguments,
 }
 
 /// Arguments of `remove`.
@@ -124,6 +131,9 @@ pub struct RemoveArguments {
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatArguments,
 }
 
 /// Arguments of `disable`.
@@ -134,6 +144,9 @@ pub struct DisableArguments {
     /// Let sessions that are connected go on
     #[arg(long)]
     pub keep_sessions: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatArguments,
 }
 
 /// Arguments of `password`.
@@ -160,6 +173,9 @@ pub struct UrlArguments {
     /// Port of the router [default: the running router's, else 5432]
     #[arg(long)]
     pub port: Option<u16>,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatArguments,
 }
 
 /// Arguments of `psql`.

@@ -35,7 +35,11 @@ pub struct TlsArguments {
 impl TlsArguments {
     /// Whether output and errors shall be JSON.
     pub(super) fn json(&self) -> bool {
-        matches!(&self.verb, TlsVerb::Show(format) if format.json)
+        match &self.verb {
+            TlsVerb::Set(arguments) => arguments.format.json,
+            TlsVerb::Show(format) => format.json,
+            TlsVerb::SelfSigned(arguments) => arguments.format.json,
+        }
     }
 }
 
@@ -68,6 +72,9 @@ pub struct SetArguments {
     /// Its private key, PEM, without a password
     #[arg(long, value_name = "FILE")]
     pub key: PathBuf,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatArguments,
 }
 
 /// Arguments of `pgs tls self-signed`.
@@ -79,4 +86,7 @@ pub struct SelfSignedArguments {
     /// Replace the default certificate that is there
     #[arg(long)]
     pub replace: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatArguments,
 }

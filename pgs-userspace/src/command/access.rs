@@ -1,5 +1,6 @@
 //! `pgs enable` and `pgs disable`.
 
+use serde_json::json;
 use tokio::time::sleep;
 use tokio::time::timeout;
 
@@ -25,6 +26,10 @@ use crate::tenant::registry::Registry;
 /// Lets a tenant's clients in, from the next startup packet on.
 pub(super) async fn enable(context: &Context, arguments: OneArgument) -> Result<(), Error> {
     let tenant = change(context, &arguments.tenant, Access::Enabled).await?;
+    if arguments.format.json {
+        let changed = json!({ "tenant": tenant.as_str(), "access": Access::Enabled });
+        return context.printer.json(&changed);
+    }
     context
         .printer
         .note(&format!("clients of tenant `{tenant}` are let in"));
@@ -34,16 +39,38 @@ pub(super) async fn enable(context: &Context, arguments: OneArgument) -> Result<
 /// Shuts a tenant's clients out, from the next startup packet on, and ends their sessions.
 pub(super) async fn disable(context: &Context, arguments: DisableArguments) -> Result<(), Error> {
     let tenant = change(context, &arguments.tenant, Access::Disabled).await?;
-    context
-        .printer
-        .note(&format!("clients of tenant `{tenant}` are shut out"));
-    if arguments.keep_sessions {
-        return Ok(());
+    let json = arguments.format.json;
+    if !json {
+        context
+            .printer
+            .note(&format!("clients of tenant `{tenant}` are shut out"));
     }
+    let ended = if arguments.keep_sessions {
+        None
+    } else {
+        end_sessions(context, &tenant).await?
+    };
+    if json {
+        return context.printer.json(&json!({
+            "tenant": tenant.as_str(),
+            "access": Access::Disabled,
+            "sessions_ended": ended.unwrap_or(0),
+        }));
+    }
+    if let Some(sessions) = ended {
+        context
+            .printer
+            .note(&format!("{sessions} live sessions were ended"));
+    }
+    Ok(())
+}
+
+/// Ends the sessions of a tenant whose clients are shut out; how many, where a router runs.
+async fn end_sessions(context: &Context, tenant: &TenantId) -> Result<Option<usize>, Error> {
     // After the registry: a client that comes back at once is refused. The server ends its sessions
     // first, since it alone can tell its clients why, between two messages; then the router ends
     // what is left, whether or not the server could be reached.
-    let told = end_backends(context, &tenant).await;
+    let told = end_backends(context, tenant).await;
     if let Err(error) = &told {
         context.printer.warning(&format!(
             "the server could not tell its clients why: {error}"
@@ -53,15 +80,9 @@ pub(super) async fn disable(context: &Context, arguments: DisableArguments) -> R
         tenant: tenant.to_string(),
     };
     match client::ask(&context.directories.admin_socket(), &request).await {
-        Ok(Response::Terminated { sessions }) => {
-            let sessions = told.unwrap_or(0).max(sessions);
-            context
-                .printer
-                .note(&format!("{sessions} live sessions were ended"));
-            Ok(())
-        }
+        Ok(Response::Terminated { sessions }) => Ok(Some(told.unwrap_or(0).max(sessions))),
         // Nobody has sessions then.
-        Ok(_) | Err(AdminError::NotRunning { .. }) => Ok(()),
+        Ok(_) | Err(AdminError::NotRunning { .. }) => Ok(None),
         Err(error) => {
             let warning = "new clients are shut out, but live sessions could not be ended";
             context.printer.warning(warning);

@@ -143,7 +143,6 @@ impl From<FileError> for Error {
     fn from(error: FileError) -> Self {
         let kind = match &error {
             FileError::Unreadable { error, .. } => match error.kind() {
-                std::io::ErrorKind::NotFound => Kind::NotFound,
                 std::io::ErrorKind::PermissionDenied => Kind::PermissionDenied,
                 _ => Kind::Configuration,
             },
@@ -151,8 +150,11 @@ impl From<FileError> for Error {
         };
         let made = Self::new(kind, error.to_string());
         match error {
+            FileError::Unreadable { error, .. } if error.kind() == std::io::ErrorKind::NotFound => {
+                made.with_hint("make it, or name another; without one the defaults hold")
+            }
             FileError::Mistaken { .. } => {
-                made.with_hint("`pgs config show` lists every key once the file can be used")
+                made.with_hint("correct the file; `pgs config check` looks at it again")
             }
             _ => made,
         }

@@ -1,9 +1,12 @@
 //! `pgs start`, `pgs stop` and `pgs restart`.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 use futures_util::StreamExt;
 use futures_util::stream;
+use serde_json::Value;
+use serde_json::json;
 
 use crate::cli::tenant::SeveralArguments;
 use crate::command::Context;
@@ -32,6 +35,16 @@ pub(super) enum Act {
     Restart,
 }
 
+impl Act {
+    /// What a tenant is afterwards, for a program.
+    fn state(self) -> &'static str {
+        match self {
+            Self::Start | Self::Restart => "ready",
+            Self::Stop => "stopped",
+        }
+    }
+}
+
 /// Does it to the named tenants, or to all, several at once.
 pub(super) async fn run(
     context: &Context,
@@ -53,7 +66,11 @@ pub(super) async fn run(
     for tenant in &tenants {
         ready_tenant(&registry, tenant)?;
     }
+    let json = arguments.format.json;
     if tenants.is_empty() {
+        if json {
+            return print(context, &BTreeMap::new(), act);
+        }
         context.printer.note("there are no tenants");
         return Ok(());
     }
@@ -66,18 +83,40 @@ pub(super) async fn run(
         })
         .buffer_unordered(DOCKER_CALLS_IN_FLIGHT_MAX);
     let mut first_error = None;
+    let mut done = BTreeMap::new();
     while let Some((tenant, outcome)) = outcomes.next().await {
-        if let Err(error) = outcome {
-            // The first one is reported at the end; none may be lost.
-            match &first_error {
-                None => first_error = Some(error),
-                Some(_) => context
-                    .printer
-                    .warning(&format!("tenant `{tenant}`: {error}")),
-            }
+        let error = outcome.err();
+        // The first one is reported at the end; none may be lost. With JSON they are all in it.
+        if let (Some(_), Some(error), false) = (&first_error, &error, json) {
+            let warning = format!("tenant `{tenant}`: {error}");
+            context.printer.warning(&warning);
         }
+        first_error = first_error.or_else(|| error.clone());
+        done.insert(tenant, error);
+    }
+    if json {
+        print(context, &done, act)?;
     }
     first_error.map_or(Ok(()), Err)
+}
+
+/// What became of each tenant, as JSON.
+fn print(
+    context: &Context,
+    done: &BTreeMap<TenantId, Option<Error>>,
+    act: Act,
+) -> Result<(), Error> {
+    let tenants: Vec<Value> = done
+        .iter()
+        .map(|(tenant, error)| match error {
+            None => json!({ "tenant": tenant.as_str(), "state": act.state() }),
+            Some(error) => {
+                let error = &error.to_json()["error"];
+                json!({ "tenant": tenant.as_str(), "error": error })
+            }
+        })
+        .collect();
+    context.printer.json(&json!({ "tenants": tenants }))
 }
 
 fn all(registry: &Registry) -> Result<BTreeSet<TenantId>, Error> {

@@ -4,6 +4,8 @@ use std::io;
 use std::io::BufRead;
 use std::io::IsTerminal;
 
+use serde_json::json;
+
 use crate::cli::tenant::RemoveArguments;
 use crate::command::Context;
 use crate::command::lock;
@@ -46,6 +48,13 @@ pub(super) async fn run(context: &Context, arguments: RemoveArguments) -> Result
     }
     reconcile::erase(context, &registry, &engine, &tenant, fate, lock).await?;
     drop(step);
+    if arguments.format.json {
+        return context.printer.json(&json!({
+            "tenant": tenant.as_str(),
+            "state": "removed",
+            "data_kept": arguments.keep_data,
+        }));
+    }
     context
         .printer
         .note(&format!("tenant `{tenant}` is removed"));

@@ -144,7 +144,7 @@ impl From<ServeError> for Error {
                 Some("`--path auto` falls back to the relay; `pgs doctor` looks closer"),
             ),
             ServeError::NoCertificate(_) => (
-                Kind::NotFound,
+                Kind::Configuration,
                 Some("`pgs tls set --default` installs one, `pgs tls self-signed` makes one"),
             ),
             ServeError::Privileges(_) => (Kind::PermissionDenied, None),

@@ -79,7 +79,7 @@ pub(super) async fn check_possible(
     }
     let message = format!("the server of tenant `{id}` has no certificate of its own");
     let hint = format!("`pgs tls set --tenant {id} --certificate FILE --key FILE` gives it one");
-    Err(Error::new(Kind::NotFound, message).with_hint(hint))
+    Err(Error::new(Kind::Usage, message).with_hint(hint))
 }
 
 /// Says what is still to be done where the server is not started as its settings want it. They are
@@ -106,13 +106,13 @@ async fn made_for(context: &Context, tenant: &TenantId) -> Result<Option<TlsEnd>
 }
 
 /// Gives a tenant's server a certificate, and makes sure that clients are shown it where the server
-/// listens for TLS already; else the one before stays.
+/// listens for TLS already; else the one before stays. What may be done next.
 pub(super) async fn install(
     context: &Context,
     tenant: &str,
     certificate: &Certificate,
     [certificate_pem, key_pem]: [Vec<u8>; 2],
-) -> Result<(), Error> {
+) -> Result<Option<String>, Error> {
     let tenant = TenantId::parse(tenant)?;
     let registry = Registry::open(&context.directories)?;
     reconcile::run(context, &registry).await?;
@@ -128,19 +128,12 @@ pub(super) async fn install(
         }
     }
     engine.keep_certificate(&tenant).await?;
-    let printer = &context.printer;
-    printer.note(&format!(
-        "the server of tenant `{tenant}` has the certificate"
-    ));
-    match settings(context, &registry, &tenant)?.tls {
-        TlsPolicy::Passthrough => Ok(()),
-        TlsPolicy::Optional | TlsPolicy::Required => {
-            printer.hint(&format!(
-                "`pgs set {tenant} tls=passthrough` lets its clients see it"
-            ));
-            Ok(())
-        }
-    }
+    Ok(match settings(context, &registry, &tenant)?.tls {
+        TlsPolicy::Passthrough => None,
+        TlsPolicy::Optional | TlsPolicy::Required => Some(format!(
+            "`pgs set {tenant} tls=passthrough` lets its clients see it"
+        )),
+    })
 }
 
 /// Waits until the server shows it.

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
+use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -40,8 +41,19 @@ pub(super) async fn run(context: &Context, arguments: &TlsArguments) -> Result<(
 async fn set(context: &Context, arguments: &SetArguments) -> Result<(), Error> {
     if let Some(tenant) = &arguments.tenant {
         let (certificate, pems) = Certificate::import(&pair(arguments))?;
-        server_tls::install(context, tenant, &certificate, pems).await?;
-        if let Some(problem) = problem(None, &certificate.description) {
+        let hint = server_tls::install(context, tenant, &certificate, pems).await?;
+        let problem = problem(None, &certificate.description);
+        if arguments.format.json {
+            let installed = json!({ "tenant": tenant, "problem": problem });
+            return context.printer.json(&installed);
+        }
+        context.printer.note(&format!(
+            "the server of tenant `{tenant}` has the certificate"
+        ));
+        if let Some(hint) = hint {
+            context.printer.hint(&hint);
+        }
+        if let Some(problem) = problem {
             context.printer.warning(&format!("it is {problem}"));
         }
         return Ok(());
@@ -53,11 +65,19 @@ async fn set(context: &Context, arguments: &SetArguments) -> Result<(), Error> {
     };
     let (certificate, [certificate_pem, key_pem]) = Certificate::import(&pair(arguments))?;
     let installed = install(context, &name, &certificate_pem, &key_pem)?;
+    let problem = problem(host(&name), &certificate.description);
+    if arguments.format.json {
+        return context.printer.json(&json!({
+            "name": name.to_string(),
+            "path": installed.certificate.to_string_lossy(),
+            "problem": problem,
+        }));
+    }
     context.printer.note(&format!(
         "certificate `{name}` is installed as `{}`",
         installed.certificate.display()
     ));
-    if let Some(problem) = problem(host(&name), &certificate.description) {
+    if let Some(problem) = problem {
         context.printer.warning(&format!("it is {problem}"));
     }
     Ok(())
@@ -80,6 +100,13 @@ fn self_sign(context: &Context, arguments: &SelfSignedArguments) -> Result<(), E
         .map_err(|error| Error::new(Kind::Usage, format!("cannot make a certificate: {error}")))?;
     let (certificate, key) = (made.certificate_pem.as_bytes(), made.key_pem.as_bytes());
     let installed = install(context, &name, certificate, key)?;
+    if arguments.format.json {
+        return context.printer.json(&json!({
+            "name": name.to_string(),
+            "path": installed.certificate.to_string_lossy(),
+            "names": arguments.name,
+        }));
+    }
     context.printer.note(&format!(
         "a self-signed certificate for {} is the default now",
         arguments.name.join(", ")
@@ -158,7 +185,10 @@ fn error_kind(error: &CertificateError) -> Kind {
     match error {
         CertificateError::Read { source, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied => Kind::PermissionDenied,
-            io::ErrorKind::NotFound => Kind::NotFound,
+            // Another file has to be named, as for `create --init`.
+            io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::IsADirectory => Kind::Usage,
             _ => Kind::Internal,
         },
         _ => Kind::Usage,

@@ -1,5 +1,7 @@
 //! `pgs url`.
 
+use serde_json::json;
+
 use crate::admin::client;
 use crate::admin::request::Request;
 use crate::admin::request::Response;
@@ -24,7 +26,12 @@ pub(super) async fn run(context: &Context, arguments: UrlArguments) -> Result<()
         Some(port) => port,
         None => router_port(context).await,
     };
-    context.printer.line(&of(&tenant, &arguments.host, port))
+    let url = of(&tenant, &arguments.host, port);
+    if arguments.format.json {
+        let shown = json!({ "tenant": tenant.as_str(), "url": url });
+        return context.printer.json(&shown);
+    }
+    context.printer.line(&url)
 }
 
 /// The URL: libpq's form, `postgresql://user@host:port/database`.

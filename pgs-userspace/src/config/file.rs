@@ -245,7 +245,10 @@ fn key_hint(sections: &[&dyn AnySection], section: &str, name: &str) -> Option<S
     let section = sections.iter().find(|known| known.name() == section)?;
     match section.nearest_key(name) {
         Some(nearest) => Some(format!("did you mean `{nearest}`?")),
-        None => Some("`pgs config show` lists what there is".to_owned()),
+        None => {
+            let names: Vec<_> = section.rows().iter().map(|row| row.name).collect();
+            Some(format!("there are {}", names.join(", ")))
+        }
     }
 }
 

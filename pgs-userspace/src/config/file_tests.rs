@@ -5,6 +5,19 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+
+#[test]
+fn a_key_like_no_other_is_told_which_there_are() {
+    let told = parse("[serve]\nx = 1\n").map(drop).unwrap_err();
+    let told: Vec<_> = told.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "line 2: there is no `x` in `[serve]`; there are listen, path, log_format, \
+             drain_deadline"
+        ]
+    );
+}
 use crate::config::sections::TlsVersion;
 use crate::datapath::PathRequest;
 

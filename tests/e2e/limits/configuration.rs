@@ -65,7 +65,16 @@ pub(super) fn file(stage: &Stage) -> anyhow::Result<()> {
             "{arguments:?}: {ended:?}"
         );
     }
-    let absent = run(&["serve", "--config", "/nonexistent/pgs.toml"])?;
-    ensure!(absent.status.code() == Some(3), "{absent:?}");
+    let nowhere = "/nonexistent/pgs.toml";
+    for arguments in [
+        &["serve", "--config", nowhere][..],
+        &["config", "check", nowhere],
+    ] {
+        let ended = run(arguments)?;
+        ensure!(
+            ended.status.code() == Some(UNUSABLE),
+            "{arguments:?}: {ended:?}"
+        );
+    }
     Ok(())
 }
