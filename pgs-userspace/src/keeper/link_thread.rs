@@ -31,8 +31,9 @@ use super::store::Event;
 use super::store::Farewell;
 use super::store::Health;
 use super::store::StoreError;
-use crate::config::limits::DRAIN_POLL_INTERVAL_MIN;
+use crate::config::limits::KEEPER_END_POLL_INTERVAL;
 use crate::config::limits::KEEPER_EXCHANGE_DEADLINE;
+use crate::config::limits::KEEPER_NO_ROOM_POLL_INTERVAL;
 use crate::config::limits::KEEPER_RESTART_INTERVAL_MAX;
 use crate::config::limits::KEEPER_RESTART_INTERVAL_MIN;
 
@@ -211,7 +212,7 @@ fn empty(shared: &Shared, socket: &Socket) -> Result<(), String> {
                 shared.backlog.put_back(batch);
                 if error.kind() != std::io::ErrorKind::WouldBlock {
                     // The socket shows as writable all the time.
-                    std::thread::sleep(DRAIN_POLL_INTERVAL_MIN);
+                    std::thread::sleep(KEEPER_NO_ROOM_POLL_INTERVAL);
                     shared.backlog.wake();
                 }
                 return Ok(());
@@ -252,7 +253,7 @@ fn reap(child: Option<Child>) {
     let until = Instant::now() + KEEPER_EXCHANGE_DEADLINE;
     while Instant::now() < until {
         match child.try_wait() {
-            Ok(None) => std::thread::sleep(DRAIN_POLL_INTERVAL_MIN),
+            Ok(None) => std::thread::sleep(KEEPER_END_POLL_INTERVAL),
             _ => return,
         }
     }

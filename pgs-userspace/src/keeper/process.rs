@@ -33,8 +33,8 @@ use super::connections::Connections;
 use super::message::Message;
 use super::state::Act;
 use super::state::Keeper;
-use crate::config::limits::ACCEPT_RETRY_INTERVAL;
 use crate::config::limits::EPOLL_GRANULE;
+use crate::config::limits::KEEPER_ACCEPT_RETRY_INTERVAL;
 use crate::config::limits::KEEPER_CONNECTIONS_MAX;
 use crate::config::limits::KEEPER_EXCHANGE_DEADLINE;
 
@@ -257,7 +257,7 @@ fn accept(listener: &Socket, connections: &mut Connections) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
         Err(_) => {
             // Too many open files, most likely: it waits until there are fewer.
-            std::thread::sleep(ACCEPT_RETRY_INTERVAL);
+            std::thread::sleep(KEEPER_ACCEPT_RETRY_INTERVAL);
             return Ok(());
         }
     };

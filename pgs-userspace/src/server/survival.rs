@@ -20,7 +20,7 @@ use super::run::system;
 use crate::admin::request::SurvivalReport;
 use crate::config::limits::KEEPER_EVENTS_MAX;
 use crate::config::limits::KEEPER_EXCHANGE_DEADLINE;
-use crate::config::limits::OPERATION_LOCK_POLL_INTERVAL;
+use crate::config::limits::SERVE_LOCK_POLL_INTERVAL;
 use crate::keeper::inquiry::inquire;
 use crate::keeper::link::Launch;
 use crate::keeper::link::ProcessStore;
@@ -277,7 +277,7 @@ fn take_over(
         if Instant::now() > until {
             return Err(ServeError::Running(run.to_owned()));
         }
-        std::thread::sleep(OPERATION_LOCK_POLL_INTERVAL);
+        std::thread::sleep(SERVE_LOCK_POLL_INTERVAL);
     }
 }
 

@@ -11,7 +11,7 @@ pub const KEEPER_GLOBALS_MAX: usize = 64;
 /// Longest name of such a descriptor in bytes; systemd takes 255, of which a prefix is ours.
 pub const KEEPER_NAME_BYTES_MAX: usize = 64;
 
-/// Descriptors of one slot: the client's, the backend's and the one for what spills.
+/// Descriptors of one slot: the client's, the backend's and the private one.
 pub const KEEPER_DESCRIPTORS_PER_SLOT: usize = 3;
 
 /// Slots in one message, so that their descriptors stay below [`KEEPER_MESSAGE_DESCRIPTORS_MAX`].
@@ -36,6 +36,9 @@ pub const KEEPER_EXCHANGE_DEADLINE: Duration = Duration::from_secs(5);
 /// [`TAKEOVER_LOGINS_DEADLINE`].
 pub const KEEPER_TAKEOVER_DEADLINE: Duration = Duration::from_secs(15);
 
+/// Between two tries of a router that takes over to lock the run directory.
+pub const SERVE_LOCK_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
 /// How long a router that lets go waits for logins under way.
 pub const TAKEOVER_LOGINS_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -54,6 +57,16 @@ pub const KEEPER_UNSENT_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a session's thread waits at most for a keeper whose queue is full. One that takes
 /// nothing for so long is replaced.
 pub const KEEPER_PUT_DEADLINE: Duration = Duration::from_millis(20);
+
+/// Between two tries to send to a keeper for which the kernel has no room, although its socket shows
+/// as writable.
+pub const KEEPER_NO_ROOM_POLL_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Between two looks at whether a keeper that was told to end has ended.
+pub const KEEPER_END_POLL_INTERVAL: Duration = Duration::from_millis(1);
+
+/// A keeper's wait before the next accept, after one failed for want of descriptors or memory.
+pub const KEEPER_ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Slots that wait, with copies of their descriptors, for a keeper whose queue is full.
 pub const KEEPER_BACKLOG_SLOTS_MAX: usize = 64;

@@ -68,3 +68,14 @@ pub const RELAPSE_SMALL_TURNS: u32 = 8;
 /// Time between two looks for buffers that wait for their successors, after a backend came back to
 /// the verdict in the very moment in which it sent.
 pub const LAG_LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Looks at the backend's queue during enrolment before the attempt is given up as contended.
+pub const ENROL_QUEUE_CHECKS_MAX: usize = 16;
+
+/// Waits between two looks at a flow whose redirected bytes are to be drained, shortest and longest.
+pub const DRAIN_POLL_INTERVAL_MIN: Duration = Duration::from_millis(1);
+/// See [`DRAIN_POLL_INTERVAL_MIN`].
+pub const DRAIN_POLL_INTERVAL_MAX: Duration = Duration::from_millis(500);
+
+/// For the kernel's answer about one socket; it comes within the request, or something is wrong.
+pub const SOCK_DIAG_DEADLINE: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Bounds of TLS that passes through, and of certificates that clients show.
+//! Bounds of TLS, ended here or passed through, and of certificates.
 
 use std::time::Duration;
 
@@ -33,3 +33,29 @@ pub const CLIENT_AUTHORITIES_KNOWN_MAX: usize = 1_024;
 pub const CERTIFICATE_TAKEN_DEADLINE: Duration = Duration::from_secs(5);
 /// Between two looks at it.
 pub const CERTIFICATE_TAKEN_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Largest file of a certificate with its chain, or of a private key, in bytes.
+pub const CERTIFICATE_FILE_BYTES_MAX: usize = 256 * 1024;
+
+/// Certificates at once, one for each name.
+pub const CERTIFICATES_MAX: usize = 10_000;
+
+/// Between two looks at whether a certificate's files have changed.
+pub const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a certificate of `pgs tls self-signed` is valid.
+pub const SELF_SIGNED_VALIDITY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// When `pgs tls show` begins to warn of a certificate's end.
+pub const CERTIFICATE_EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// Largest TLS record sent, header and content, in bytes. Who uses libpq asynchronously can wait
+/// for ever on the socket while the rest of a larger one lies in the TLS library already.
+pub const TLS_RECORD_BYTES_MAX: usize = 8 * 1024;
+
+/// What one direction of a session over TLS reads at once, in bytes; also the most that it keeps
+/// while its target takes nothing.
+pub const SECURE_RELAY_READ_BYTES: usize = 16 * 1024;
+
+/// How long a router that ends waits for its sessions over TLS to close.
+pub const SECURE_RELAY_END_DEADLINE: Duration = Duration::from_secs(5);

@@ -1,0 +1,21 @@
+//! Bounds of the worker threads and of the relay.
+
+use std::time::Duration;
+
+/// Relay buffer of one direction of one session, in bytes; held only while bytes wait in it.
+pub const RELAY_BUFFER_BYTES: usize = 128 * 1024;
+
+/// Reads of one relayed direction before other sessions of the same worker get their turn.
+pub const RELAY_READS_PER_EVENT_MAX: usize = 16;
+
+/// How long a client may take to close after its backend has gone, before it is closed on.
+pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
+
+/// Events that one worker takes from the kernel at once.
+pub const WORKER_EVENTS_MAX: usize = 256;
+
+/// Commands that wait for one worker; beyond that the sender is told.
+pub const WORKER_COMMANDS_MAX: usize = 16_384;
+
+/// epoll waits in whole milliseconds. A wait is rounded up by this, or it would end in a busy loop.
+pub const EPOLL_GRANULE: Duration = Duration::from_micros(999);
