@@ -47,7 +47,7 @@ pub(crate) struct Session {
     pub(crate) client: TcpStream,
     /// Where the tenant's server is.
     pub(crate) backend: UnixStream,
-    /// Client, backend, spill.
+    /// Client, backend, aside.
     pub(crate) inodes: [u64; 3],
 }
 

@@ -92,11 +92,11 @@ pub(crate) fn are_the_same(held: Held, sessions: &mut [Session]) -> anyhow::Resu
         let SlotDescriptors {
             client,
             backend,
-            spill,
+            aside,
         } = descriptors;
         let (client, backend) = (client.context("no client")?, backend.context("no backend")?);
-        let spill = spill.context("no spill")?;
-        let inodes = [inode(&client)?, inode(&backend)?, inode(&spill)?];
+        let aside = aside.context("no aside")?;
+        let inodes = [inode(&client)?, inode(&backend)?, inode(&aside)?];
         ensure!(inodes == session.inodes, "{slot:?} has other sockets");
         let (mut client, mut backend) = (TcpStream::from(client), UnixStream::from(backend));
         let mut before = [0; 5];

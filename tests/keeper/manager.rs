@@ -179,8 +179,8 @@ fn a_restarted_unit_gets_its_descriptors() -> anyhow::Result<()> {
     let (router, _new_sessions) = StandIn::start_by(second, &ground, 1)?;
     drop(passed);
     let session = sessions.pop().context("no session")?;
-    let [client, backend, spill] = session.inodes;
-    let slot = format!("held-slot 0 {client} {backend} {spill}");
+    let [client, backend, aside] = session.inodes;
+    let slot = format!("held-slot 0 {client} {backend} {aside}");
     ensure!(router.said.contains(&slot), "{slot}: {:?}", router.said);
     let held = format!("held listener.0 {listener}");
     ensure!(router.said.contains(&held), "{held}: {:?}", router.said);

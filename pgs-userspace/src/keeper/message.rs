@@ -3,7 +3,7 @@
 //! One message is one packet. It begins with sixteen bytes, little-endian: the mark `PGSK`, the
 //! version (16 bit), the kind (16 bit), a count and a value (32 bit each). What follows depends on
 //! the kind. Descriptors travel beside it in the order of the slots, and inside a slot in the order
-//! client, backend, spill.
+//! client, backend, aside.
 
 use super::store::Farewell;
 use super::store::GlobalName;
@@ -19,7 +19,7 @@ const HEADER_BYTES: usize = 16;
 /// A slot's number, then which parts it has as bits, then three bytes of nothing.
 const PUT_BYTES: usize = 8;
 const DROP_BYTES: usize = 4;
-/// Client, backend and spill.
+/// Client, backend and aside.
 const PARTS: u8 = 0b111;
 
 /// Which descriptors of a slot are there.

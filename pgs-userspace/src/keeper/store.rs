@@ -62,26 +62,26 @@ pub struct SlotDescriptors<D> {
     pub client: Option<D>,
     /// The connection to the tenant's server.
     pub backend: Option<D>,
-    /// Whatever else the session needs to go on.
-    pub spill: Option<D>,
+    /// The private socket: whatever else the session needs to go on.
+    pub aside: Option<D>,
 }
 
 impl<D> SlotDescriptors<D> {
-    /// By part: client, backend, spill.
-    pub fn from_parts([client, backend, spill]: [Option<D>; 3]) -> Self {
+    /// By part: client, backend, aside.
+    pub fn from_parts([client, backend, aside]: [Option<D>; 3]) -> Self {
         Self {
             client,
             backend,
-            spill,
+            aside,
         }
     }
 
-    /// By part: client, backend, spill.
+    /// By part: client, backend, aside.
     pub fn parts(&self) -> [Option<&D>; 3] {
         [
             self.client.as_ref(),
             self.backend.as_ref(),
-            self.spill.as_ref(),
+            self.aside.as_ref(),
         ]
     }
 }
@@ -95,11 +95,11 @@ impl<D: AsFd> SlotDescriptors<D> {
     /// Descriptors of one's own for the same files.
     pub fn duplicated(&self) -> io::Result<SlotDescriptors<OwnedFd>> {
         let own = |part: Option<&D>| part.map(|one| one.as_fd().try_clone_to_owned()).transpose();
-        let [client, backend, spill] = self.parts();
+        let [client, backend, aside] = self.parts();
         Ok(SlotDescriptors {
             client: own(client)?,
             backend: own(backend)?,
-            spill: own(spill)?,
+            aside: own(aside)?,
         })
     }
 }

@@ -46,7 +46,8 @@ const FIRST_DESCRIPTOR: i32 = 3;
 /// What our names begin with, so that a unit can also have sockets of its own.
 const GLOBAL_PREFIX: &str = "pgs.global.";
 const SLOT_PREFIX: &str = "pgs.slot.";
-/// In the order of the parts of [`SlotDescriptors`].
+/// In the order of the parts of [`SlotDescriptors`]. The last one is the private socket, elsewhere
+/// called `aside`: here it keeps the name by which other versions of the router store it.
 const PART_NAMES: [&str; 3] = ["client", "backend", "spill"];
 
 /// What systemd tells a process about its store.

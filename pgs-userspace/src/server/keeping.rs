@@ -73,7 +73,7 @@ impl Keeping {
         let descriptors = SlotDescriptors {
             client: Some(sockets.client),
             backend: Some(sockets.backend),
-            spill: Some(sockets.aside),
+            aside: Some(sockets.aside),
         };
         if let Err(error) = place.store.put_slot(slot, &descriptors) {
             tracing::debug!(%error, session = session.id, "this session ends with this process");

@@ -151,7 +151,7 @@ impl KernelSessions {
             Ok(Entry::Session(record, totals)) => parse(*record, totals),
             Ok(Entry::Empty | Entry::Invalid) | Err(_) => Err("nothing is known of it"),
         };
-        let sockets = (descriptors.client, descriptors.backend, descriptors.spill);
+        let sockets = (descriptors.client, descriptors.backend, descriptors.aside);
         let (client, backend, aside) = match sockets {
             (Some(client), Some(backend), Some(aside)) => (client, backend, aside),
             (client, backend, _) => {
