@@ -16,7 +16,8 @@ pub enum Request {
         /// Only this tenant's.
         tenant: Option<String>,
     },
-    /// End every live session of a tenant with SQLSTATE 57P01.
+    /// End every live session of a tenant, without a message: what is to be said to its clients, the
+    /// tenant's server has said before.
     Terminate {
         /// Whose sessions.
         tenant: String,
@@ -59,7 +60,7 @@ pub struct RouterStatus {
     pub version: String,
     /// Seconds since this process began to serve.
     pub uptime_seconds: u64,
-    /// Addresses it listens on, as `address:port`.
+    /// Addresses it listens on, as `address:port`, or `address:port=tenant` for one tenant's.
     pub listen: Vec<String>,
     /// What the process may do on the machine, where `/proc` tells.
     pub privileges: Option<Held>,
@@ -93,8 +94,8 @@ pub struct RouterStatus {
     /// What keeps descriptors for the next router; none from a router that does not know of it.
     #[serde(default)]
     pub survival: Option<SurvivalReport>,
-    /// Counters since the start, by name: `connections_accepted`, `connections_refused_<sqlstate>`,
-    /// `cancels_routed`, `cancels_dropped`, `probes_silent`, …
+    /// Counters since the start, by name: `connections_accepted`, `connections_silent`, `sessions`,
+    /// `cancels_routed`, `cancels_dropped`, …, and `refused_<name>` for each kind of refusal.
     pub counters: std::collections::BTreeMap<String, u64>,
 }
 
@@ -205,7 +206,7 @@ pub struct CanaryReport {
 /// One live session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionReport {
-    /// Unique within the life of this router.
+    /// Unique within the life of this router, and among the sessions that it has from the one before.
     pub id: u64,
     /// Tenant id.
     pub tenant: String,
