@@ -1,5 +1,6 @@
 //! The router is killed, or replaced, while clients work: on the kernel path none of them notices.
 
+mod counting;
 mod object;
 mod work;
 
@@ -59,6 +60,14 @@ pub(crate) const SCENARIOS: &[Named] = &[
     (
         "a_router_with_another_ebpf_object",
         object::a_router_with_another_ebpf_object,
+    ),
+    (
+        "a_tenants_bytes_are_never_anothers",
+        counting::a_tenants_bytes_are_never_anothers,
+    ),
+    (
+        "bytes_of_a_session_that_stays_are_never_anothers",
+        counting::bytes_of_a_session_that_stays_are_never_anothers,
     ),
 ];
 

@@ -19,12 +19,27 @@ pub(super) struct Accounts {
 #[derive(Debug, Default)]
 struct Known {
     by_owner: HashMap<String, u32>,
-    taken: HashSet<u32>,
+    /// Those that owners had under another router.
+    restored: HashSet<u32>,
+    /// Those on which sessions of another router count, whosever they are.
+    named: HashSet<u32>,
     /// Every account up to this one was given out.
     last: u32,
 }
 
 impl Accounts {
+    /// With these left out, which sessions in the maps of another router name: some of those stay
+    /// with that one, and nobody says here whose they are.
+    pub(super) fn beside(named: HashSet<u32>) -> Self {
+        let known = Known {
+            named,
+            ..Known::default()
+        };
+        Self {
+            known: RwLock::new(known),
+        }
+    }
+
     /// The owner's account; a new one for a new owner.
     pub(super) fn of(&self, owner: &str) -> u32 {
         if let Some(account) = self.find(owner) {
@@ -34,7 +49,9 @@ impl Accounts {
         if let Some(account) = known.by_owner.get(owner) {
             return *account;
         }
-        let free = (known.last + 1..ACCOUNTS_MAX).find(|account| !known.taken.contains(account));
+        let taken =
+            |account: &u32| known.restored.contains(account) || known.named.contains(account);
+        let free = (known.last + 1..ACCOUNTS_MAX).find(|account| !taken(account));
         let Some(account) = free else {
             known.last = ACCOUNTS_MAX;
             return SHARED;
@@ -47,7 +64,7 @@ impl Accounts {
     /// The owner has had this account under another router.
     pub(super) fn restore(&self, owner: &str, account: u32) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if account != SHARED && known.taken.insert(account) {
+        if account != SHARED && known.restored.insert(account) {
             known.by_owner.entry(owner.to_owned()).or_insert(account);
         }
     }
@@ -87,6 +104,14 @@ mod tests {
         accounts.restore("acme", 1);
         assert_eq!(accounts.of("globex"), 2);
         assert_eq!(accounts.of("acme"), 1);
+    }
+
+    #[test]
+    fn an_account_that_a_session_elsewhere_names_is_given_to_nobody_else() {
+        let accounts = Accounts::beside(HashSet::from([1, 2]));
+        accounts.restore("acme", 2);
+        assert_eq!(accounts.of("globex"), 3);
+        assert_eq!(accounts.of("acme"), 2);
     }
 
     #[test]

@@ -177,11 +177,16 @@ impl DataPath {
             notified::follow(kernel, &workers, Arc::clone(&following))?;
         }
         let flows = kernel.as_ref().map(|kernel| Arc::clone(kernel.flows()));
+        let accounts = match &flows {
+            // The other one enrols nothing any more: what no session names now is free.
+            Some(flows) if inherited => Accounts::beside(flows.begin_unused_accounts()),
+            _ => Accounts::default(),
+        };
         tracing::debug!(count, inherited, "the workers run");
         Ok(Self {
             workers,
             next: AtomicUsize::new(0),
-            accounts: Accounts::default(),
+            accounts,
             flows,
             kernel,
             inherited,

@@ -1,6 +1,7 @@
 //! The flows of all sessions and the accounts, in the router's memory: counters are read without a
 //! system call.
 
+use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
@@ -204,6 +205,19 @@ impl FlowTable {
         self.orders(place, Direction::ToClient)
             .account
             .load(Acquire)
+    }
+
+    /// The accounts on which live sessions count. All others are begun anew: whose they were is not
+    /// known. Only while no other router enrols.
+    pub(in crate::datapath) fn begin_unused_accounts(&self) -> HashSet<u32> {
+        let taken = self.taken().map(Place);
+        let named: HashSet<u32> = taken.map(|place| self.account(place)).collect();
+        for account in (0..flow::ACCOUNTS_MAX).filter(|account| !named.contains(account)) {
+            let account = self.accounts.entry(account);
+            account.to_backend.store(0, Relaxed);
+            account.to_client.store(0, Relaxed);
+        }
+        named
     }
 
     /// Lets the verdict redirect, from the next bytes on.
