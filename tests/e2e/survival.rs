@@ -2,6 +2,7 @@
 
 mod counting;
 mod object;
+mod waiting;
 mod work;
 
 use std::process::Command;
@@ -68,6 +69,14 @@ pub(crate) const SCENARIOS: &[Named] = &[
     (
         "bytes_of_a_session_that_stays_are_never_anothers",
         counting::bytes_of_a_session_that_stays_are_never_anothers,
+    ),
+    (
+        "the_last_bytes_of_a_backend_wait_for_a_router",
+        waiting::the_last_bytes_of_a_backend,
+    ),
+    (
+        "the_last_bytes_of_a_client_wait_for_a_router",
+        waiting::the_last_bytes_of_a_client,
     ),
 ];
 

@@ -28,6 +28,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         a_backend_that_ends_and_a_client_that_stays,
     ),
     (
+        "what_waits_for_a_router_comes_before_an_end",
+        what_waits_for_a_router_comes_before_an_end,
+    ),
+    (
         "the_port_is_given_up_and_sessions_are_not",
         the_port_is_given_up_and_sessions_are_not,
     ),
@@ -113,6 +117,35 @@ fn a_backend_that_ends_and_a_client_that_stays() -> anyhow::Result<()> {
     ends(&mut session.client)?;
     // It has been told and does not close: it is closed on.
     ground.until_slots(1)
+}
+
+/// Both ways: a query that no router has moved yet, and a result. As long as one may come.
+fn what_waits_for_a_router_comes_before_an_end() -> anyhow::Result<()> {
+    let return_wait = Duration::from_secs(4);
+    let ground = Ground::new(return_wait)?;
+    let (mut asking, mut answering) = orphaned(&ground)?;
+    let begun = Instant::now();
+    asking.client.write_all(b"query")?;
+    asking.client.shutdown(std::net::Shutdown::Write)?;
+    answering.backend.write_all(b"result")?;
+    drop(answering.backend);
+    // Longer than an end takes that nothing waits before.
+    let long = Duration::from_secs(1);
+    asking.backend.set_read_timeout(Some(long))?;
+    answering.client.set_read_timeout(Some(long))?;
+    ensure!(
+        asking.backend.read(&mut [0]).is_err(),
+        "the backend was told before the query"
+    );
+    ensure!(
+        answering.client.read(&mut [0]).is_err(),
+        "the client was told before the result"
+    );
+    ensure!(begun.elapsed() < return_wait, "this machine is too slow");
+    asking.backend.set_read_timeout(Some(LIMIT))?;
+    answering.client.set_read_timeout(Some(LIMIT))?;
+    ends(&mut asking.backend)?;
+    ends(&mut answering.client)
 }
 
 fn the_port_is_given_up_and_sessions_are_not() -> anyhow::Result<()> {

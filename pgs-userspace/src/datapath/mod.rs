@@ -24,6 +24,7 @@ mod session;
 mod socket;
 mod succession;
 mod token;
+pub(crate) mod unread;
 pub(crate) mod unsent;
 mod waiting;
 mod withdrawal;

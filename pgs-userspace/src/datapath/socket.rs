@@ -60,6 +60,11 @@ pub(super) fn is_receive_buffer_full(socket: impl AsFd) -> io::Result<bool> {
     Ok(figures[MEMORY_RECEIVE_TAKEN] > figures[MEMORY_RECEIVE_BUFFER])
 }
 
+/// Memory in bytes of what has come to the receive buffer and was not read yet.
+pub(super) fn receive_memory(socket: impl AsFd) -> io::Result<u32> {
+    Ok(memory_figures(socket)?[MEMORY_RECEIVE_TAKEN])
+}
+
 /// Buffers that the kernel dropped on their way to the socket.
 pub(super) fn dropped_buffers(socket: impl AsFd) -> io::Result<u32> {
     Ok(memory_figures(socket)?[MEMORY_DROPS])

@@ -2,7 +2,8 @@
 //!
 //! Bytes travel inside the kernel, ends do not. What is under way when one side ends must arrive
 //! before the other side is told, so there is a grace, and a look at what its peer has not
-//! acknowledged yet.
+//! acknowledged yet. What waits for a router comes before the end as well, as long as one is
+//! expected.
 
 use std::collections::HashMap;
 use std::io;
@@ -30,6 +31,7 @@ use crate::config::limits::CLOSE_LINGER;
 use crate::config::limits::KEEPER_EVENTS_MAX;
 use crate::config::limits::KEEPER_HANGUP_GRACE;
 use crate::config::limits::KEEPER_UNSENT_DEADLINE;
+use crate::datapath::unread::has_unread;
 use crate::datapath::unsent::unsent;
 
 /// How far a side has ended.
@@ -46,6 +48,14 @@ enum Ended {
 enum Verdict {
     Keep,
     Close,
+}
+
+/// Whether a router is to come that reads what waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Successor {
+    Expected,
+    /// It has been away for so long that there may never be one.
+    Unlikely,
 }
 
 /// A side that has ended, and how far the other one knows.
@@ -68,9 +78,21 @@ impl Ending {
         }
     }
 
-    /// Tells the other side once everything before has arrived.
-    fn pass_on(&mut self, ended: Ended, target: &OwnedFd, how: Shutdown, now: Instant) {
+    /// Tells the other side once everything before has arrived. `waits`: some of it has to be
+    /// moved by a router yet.
+    fn pass_on(
+        &mut self,
+        ended: Ended,
+        target: &OwnedFd,
+        how: Shutdown,
+        waits: bool,
+        now: Instant,
+    ) {
         if now.duration_since(self.noticed_at) < KEEPER_HANGUP_GRACE {
+            return;
+        }
+        let reachable = ended_side(target) != Some(Ended::Wholly);
+        if waits && reachable && how == Shutdown::Write {
             return;
         }
         let left = unsent(target).unwrap_or(0);
@@ -78,7 +100,6 @@ impl Ending {
             (self.unsent, self.unsent_since) = (left, now);
         }
         let patient = now.duration_since(self.unsent_since) < KEEPER_UNSENT_DEADLINE;
-        let reachable = ended_side(target) != Some(Ended::Wholly);
         // What is dead takes nothing more; and a client that is gone has nothing left to deliver
         // that its backend could answer.
         if left > 0 && patient && reachable && how == Shutdown::Write {
@@ -98,7 +119,15 @@ struct Endings {
 }
 
 impl Endings {
-    fn step(&mut self, held: &SlotDescriptors<OwnedFd>, now: Instant) -> Verdict {
+    fn step(
+        &mut self,
+        held: &SlotDescriptors<OwnedFd>,
+        successor: Successor,
+        now: Instant,
+    ) -> Verdict {
+        let waits = |sockets: &[&Option<OwnedFd>]| {
+            successor == Successor::Expected && sockets.iter().any(|socket| is_unread(socket))
+        };
         let client_ended = held.client.as_ref().and_then(ended_side);
         let backend_ended = held.backend.as_ref().and_then(ended_side);
         if let Some(ended) = client_ended {
@@ -112,7 +141,7 @@ impl Endings {
                 return Verdict::Close;
             };
             if ending.told.is_none_or(|(told, _)| told < ended) {
-                ending.pass_on(ended, backend, how, now);
+                ending.pass_on(ended, backend, how, waits(&[&held.client]), now);
             }
             if ending.told.is_some_and(|(told, _)| told == Ended::Wholly) {
                 return Verdict::Close;
@@ -124,7 +153,8 @@ impl Endings {
                 return Verdict::Close;
             };
             if ending.told.is_none() {
-                ending.pass_on(ended, client, Shutdown::Write, now);
+                let waits = waits(&[&held.backend, &held.spill]);
+                ending.pass_on(ended, client, Shutdown::Write, waits, now);
             }
             let told_at = ending.told.map(|(_, at)| at);
             let lingered = told_at.is_some_and(|at| now.duration_since(at) >= CLOSE_LINGER);
@@ -179,7 +209,11 @@ impl HangupWatch {
     }
 
     /// Looks at what has ended, and does what is due.
-    pub(super) fn advance(&mut self, holdings: &mut Holdings) -> io::Result<()> {
+    pub(super) fn advance(
+        &mut self,
+        holdings: &mut Holdings,
+        successor: Successor,
+    ) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); KEEPER_EVENTS_MAX];
         loop {
             let count = self.epoll.wait(&mut events, EpollTimeout::ZERO)?;
@@ -195,7 +229,7 @@ impl HangupWatch {
         let now = Instant::now();
         self.endings.retain(|slot, endings| {
             let verdict = match holdings.slot(*slot) {
-                Some(held) => endings.step(held, now),
+                Some(held) => endings.step(held, successor, now),
                 None => return false,
             };
             if verdict == Verdict::Close {
@@ -206,6 +240,12 @@ impl HangupWatch {
         self.next = (!self.endings.is_empty()).then(|| now + KEEPER_HANGUP_GRACE);
         Ok(())
     }
+}
+
+/// Whether bytes wait in it. One that cannot be asked makes nobody wait.
+fn is_unread(socket: &Option<OwnedFd>) -> bool {
+    let socket = socket.as_ref();
+    socket.is_some_and(|socket| has_unread(socket).unwrap_or(false))
 }
 
 /// How far a socket's peer has ended, if it has.

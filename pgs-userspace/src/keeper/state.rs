@@ -20,6 +20,7 @@ use super::channel::Received;
 use super::connections::Connections;
 use super::connections::Role;
 use super::hangup::HangupWatch;
+use super::hangup::Successor;
 use super::holdings::Holdings;
 use super::message::Message;
 use super::message::Refusal;
@@ -108,7 +109,12 @@ impl Keeper {
         let Some(alone) = &mut self.alone else {
             return Ok(Act::GoOn);
         };
-        alone.watch.advance(&mut self.holdings)?;
+        // While connections wait for one it is expected.
+        let successor = match alone.listeners_gone {
+            false => Successor::Expected,
+            true => Successor::Unlikely,
+        };
+        alone.watch.advance(&mut self.holdings, successor)?;
         if self.holdings.slot_count() == 0 && self.holdings.global_count() == 0 {
             return Ok(Act::End);
         }

@@ -43,7 +43,8 @@ pub const SERVE_LOCK_POLL_INTERVAL: Duration = Duration::from_millis(100);
 pub const TAKEOVER_LOGINS_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long new connections wait for a router that was killed to come back, and how long a keeper
-/// waits for it when there is no session left, unless told otherwise.
+/// waits for it when there is no session left, unless told otherwise. So long, at most, the end of
+/// one side of a session waits for bytes before it that only a router can move.
 pub const KEEPER_RETURN_WAIT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// Without a router: from the end of one side of a session to telling the other, so that what is

@@ -2,10 +2,19 @@
 
 use std::io::Read as _;
 use std::io::Write as _;
+use std::net::Shutdown;
 use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use super::*;
 use crate::datapath::kernel::KernelPath;
+use crate::datapath::unread::has_unread;
+
+const LIMIT: Duration = Duration::from_secs(5);
+const PIECE_BYTES: usize = 32 * 1024;
+const PIECES_MAX: usize = 64;
 
 /// A session between two stand-ins, all four ends.
 struct Ends {
@@ -98,4 +107,56 @@ fn without_a_free_place_a_session_stays_with_the_relay() {
     let mut ends = Ends::new();
     assert_eq!(ends.refused(&mut access), "no free place");
     ends.is_relayed();
+}
+
+fn until(what: &str, mut happens: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !happens() {
+        assert!(begun.elapsed() < LIMIT, "{what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn what_was_diverted_is_seen_to_wait_and_an_end_is_not() {
+    let Some(kernel) = kernel() else { return };
+    let mut access = kernel.access(0, 1).unwrap();
+    let mut ends = Ends::new();
+    let enrolment = access
+        .enrol(&ends.router_client, &ends.router_backend, 0)
+        .unwrap();
+    let aside = enrolment.aside().unwrap();
+    let waits = |ends: &Ends| {
+        [
+            has_unread(&ends.router_client).unwrap(),
+            has_unread(&ends.router_backend).unwrap(),
+            has_unread(aside).unwrap(),
+        ]
+    };
+    assert_eq!(waits(&ends), [false; 3]);
+    // Not opened: all that the client sends is diverted.
+    ends.client.write_all(b"query").unwrap();
+    until("the query waits", || waits(&ends) == [true, false, false]);
+    // One that is seen to wait nowhere has nowhere to go in the end.
+    ends.backend.set_write_timeout(Some(LIMIT)).unwrap();
+    let mut client = ends.client.try_clone().unwrap();
+    thread::spawn(move || io::copy(&mut client, &mut io::sink()));
+    // First by the source itself, then by the private socket.
+    for expected in [[true, true, false], [true, true, true]] {
+        for _ in 0..PIECES_MAX {
+            if waits(&ends) == expected {
+                break;
+            }
+            ends.backend.write_all(&[7; PIECE_BYTES]).unwrap();
+        }
+        assert_eq!(waits(&ends), expected);
+    }
+    let ended = Ends::new();
+    access
+        .enrol(&ended.router_client, &ended.router_backend, 0)
+        .unwrap();
+    ended.client.shutdown(Shutdown::Write).unwrap();
+    ended.backend.shutdown(Shutdown::Write).unwrap();
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(waits(&ended)[..2], [false; 2]);
 }
