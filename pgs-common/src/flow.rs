@@ -133,7 +133,7 @@ pub struct Orders {
     pub answer: u32,
     /// Times that the probe has answered.
     pub answers: u32,
-    /// Keeps the size a cache line.
+    /// The program does not know it: bytes of this way that routers moved; 0 from older routers.
     pub reserved: u64,
 }
 

@@ -71,6 +71,10 @@ pub(crate) const SCENARIOS: &[Named] = &[
         counting::bytes_of_a_session_that_stays_are_never_anothers,
     ),
     (
+        "what_routers_have_moved_counts_on",
+        counting::what_routers_have_moved_counts_on,
+    ),
+    (
         "the_last_bytes_of_a_backend_wait_for_a_router",
         waiting::the_last_bytes_of_a_backend,
     ),

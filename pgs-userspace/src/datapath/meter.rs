@@ -1,5 +1,7 @@
 //! What is known of a live session's bytes, readable from any thread at any time.
 
+use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
@@ -7,6 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use std::time::Instant;
 
+use super::direction::Direction;
+use super::kernel::FlowTable;
 use super::kernel::KernelBytes;
 use super::kernel::Place;
 
@@ -53,12 +57,15 @@ const NO_PLACE: u32 = u32::MAX;
 pub struct Meter {
     begun: Instant,
     path: AtomicU8,
-    reason: std::sync::OnceLock<String>,
+    reason: OnceLock<String>,
     relayed_to_backend: AtomicU64,
     relayed_to_client: AtomicU64,
     kernel_to_backend: AtomicU64,
     kernel_to_client: AtomicU64,
     place: AtomicU32,
+    /// Where the router's own bytes are counted too, as long as there is a place: a router that is
+    /// killed takes its memory with it.
+    flows: OnceLock<Arc<FlowTable>>,
     /// Milliseconds since `begun` at which the router last moved a byte.
     moved_at_milliseconds: AtomicU64,
 }
@@ -75,12 +82,13 @@ impl Meter {
         Self {
             begun: Instant::now(),
             path: AtomicU8::new(Path::Startup as u8),
-            reason: std::sync::OnceLock::new(),
+            reason: OnceLock::new(),
             relayed_to_backend: AtomicU64::new(0),
             relayed_to_client: AtomicU64::new(0),
             kernel_to_backend: AtomicU64::new(0),
             kernel_to_client: AtomicU64::new(0),
             place: AtomicU32::new(NO_PLACE),
+            flows: OnceLock::new(),
             moved_at_milliseconds: AtomicU64::new(0),
         }
     }
@@ -152,14 +160,28 @@ impl Meter {
 
     /// Counts bytes written to the backend by the router.
     pub fn add_to_backend(&self, bytes: usize) {
-        self.relayed_to_backend.fetch_add(bytes as u64, Relaxed);
-        self.moved();
+        self.add(Direction::ToBackend, bytes);
     }
 
     /// Counts bytes written to the client by the router.
     pub fn add_to_client(&self, bytes: usize) {
-        self.relayed_to_client.fetch_add(bytes as u64, Relaxed);
+        self.add(Direction::ToClient, bytes);
+    }
+
+    fn add(&self, direction: Direction, bytes: usize) {
+        let bytes = bytes as u64;
+        let before = self.relayed(direction).fetch_add(bytes, Relaxed);
+        if let (Some(place), Some(flows)) = (self.place(), self.flows.get()) {
+            flows.set_relayed(place, direction, before + bytes);
+        }
         self.moved();
+    }
+
+    fn relayed(&self, direction: Direction) -> &AtomicU64 {
+        match direction {
+            Direction::ToBackend => &self.relayed_to_backend,
+            Direction::ToClient => &self.relayed_to_client,
+        }
     }
 
     fn moved(&self) {
@@ -168,7 +190,16 @@ impl Meter {
         self.moved_at_milliseconds.store(milliseconds, Relaxed);
     }
 
-    pub(super) fn begin_kernel(&self, place: Place) {
+    /// It has flows here from now on, new ones or those of another router.
+    pub(super) fn begin_kernel(&self, place: Place, flows: &Arc<FlowTable>) {
+        for direction in Direction::BOTH {
+            // The other one has moved more than what it wrote down of the session at its begin.
+            let relayed = self.relayed(direction);
+            relayed.fetch_max(flows.relayed(place, direction), Relaxed);
+            flows.set_relayed(place, direction, relayed.load(Relaxed));
+        }
+        // It is asked for once.
+        drop(self.flows.set(Arc::clone(flows)));
         self.place.store(place.number(), Relaxed);
         self.path.store(Path::Kernel as u8, Relaxed);
     }

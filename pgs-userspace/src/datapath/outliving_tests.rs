@@ -75,7 +75,7 @@ fn resume(kernel: &KernelPath, kept: &Kept, done: &Arc<AtomicBool>) -> WorkerHan
     let worker = WorkerHandle::start(0, Some(kernel.access(0, 1).unwrap())).unwrap();
     bring_notices(kernel, &worker, done);
     let meter = Arc::new(Meter::new());
-    meter.begin_kernel(Place::from_number(place));
+    meter.begin_kernel(Place::from_number(place), kernel.flows());
     let orphan = Orphan {
         place,
         client: client.into(),

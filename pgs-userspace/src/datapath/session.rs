@@ -316,7 +316,7 @@ impl Session {
         };
         self.path = match enrolled {
             Ok(enrolment) => {
-                self.meter.begin_kernel(enrolment.place());
+                self.meter.begin_kernel(enrolment.place(), kernel.flows());
                 Path::Kernel(KernelSession {
                     enrolment,
                     listening_to_client: false,

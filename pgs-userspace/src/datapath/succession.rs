@@ -35,7 +35,7 @@ impl DataPath {
         let place = Place::from_number(orphan.place);
         let account = flows.account(place);
         // Here and not by the worker, so that whoever asks from now on sees where it is.
-        orphan.meter.begin_kernel(place);
+        orphan.meter.begin_kernel(place, flows);
         self.accounts.restore(orphan.lease.owner(), account);
         worker.resume(orphan)
     }

@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use anyhow::ensure;
 use pgs_tests::process;
 use pgs_tests::router::Router;
@@ -22,6 +23,10 @@ const MOVED: u64 = (SMALL * TURNS) as u64;
 
 /// More than the messages of a login and of one small query.
 const LITTLE: u64 = 2_000;
+
+/// Characters of a result, and of a query, that the router has its part in.
+const LARGE: usize = 8_000_000;
+const LARGE_QUERY: usize = 1_000_000;
 
 /// How long a backend is at work, and bytes of a query that it does not read meanwhile: more than
 /// its socket holds.
@@ -105,5 +110,48 @@ pub(super) fn bytes_of_a_session_that_stays_are_never_anothers(
     thread::sleep(Duration::from_millis(100));
     let bytes = counted(&second, new)?;
     ensure!(bytes < LITTLE, "{bytes} bytes of one that is new");
+    Ok(())
+}
+
+/// Bytes of the one session to its backend and to its client, as `pgs sessions --json` has them.
+fn moved(router: &Router, login: &Login) -> anyhow::Result<[u64; 2]> {
+    let sessions = router.sessions(&login.user)?;
+    ensure!(sessions.len() == 1, "{sessions:?}");
+    let count = |name: &str| sessions[0][name].as_u64().context("no bytes");
+    Ok([count("bytes_to_backend")?, count("bytes_to_client")?])
+}
+
+pub(super) fn what_routers_have_moved_counts_on(stage: &Stage) -> anyhow::Result<()> {
+    require_kernel(stage)?;
+    let login = stage.alpha()?;
+    let mut first = stage.installation()?.second_router("counted-on")?;
+    let (mut wire, _) = log_in(&first, login)?;
+    let mut large = || {
+        let query = format!("select length('{}')", "x".repeat(LARGE_QUERY));
+        ensure!(wire.query_value(&query)? == LARGE_QUERY.to_string());
+        let answer = wire.query_value(&format!("select repeat('x', {LARGE})"))?;
+        ensure!(answer.len() == LARGE, "{} bytes", answer.len());
+        Ok(())
+    };
+    large()?;
+    let all_of = |router: &Router, turns: usize| {
+        process::eventually("all of it is counted", LIMIT, || {
+            let [to_backend, to_client] = moved(router, login)?;
+            let all =
+                to_backend >= (turns * LARGE_QUERY) as u64 && to_client >= (turns * LARGE) as u64;
+            Ok(all.then_some([to_backend, to_client]))
+        })
+    };
+    let before = all_of(&first, 1)?;
+    kill(&mut first)?;
+    let path = stage.path().as_str();
+    let second = first.successor("second.log", &["--path", path])?;
+    let after = moved(&second, login)?;
+    ensure!(after == before, "killed: {before:?}, then {after:?}");
+    large()?;
+    let before = all_of(&second, 2)?;
+    let third = second.successor("third.log", &["--path", path, "--take-over"])?;
+    let after = moved(&third, login)?;
+    ensure!(after == before, "taken over: {before:?}, then {after:?}");
     Ok(())
 }

@@ -39,7 +39,8 @@ struct Orders {
     in_hand: AtomicU32,
     answer: AtomicU32,
     answers: AtomicU32,
-    reserved: AtomicU64,
+    /// `reserved` there: the name is part of the eBPF object.
+    relayed: AtomicU64,
 }
 
 /// [`flow::Record`], every field atomic.
@@ -83,6 +84,8 @@ macro_rules! same_layout {
 }
 same_layout!(Orders, flow::Orders:
     source, target, aside, forwarded, mode, account, listening, in_hand, answer, answers);
+const _: () =
+    assert!(std::mem::offset_of!(Orders, relayed) == std::mem::offset_of!(flow::Orders, reserved));
 same_layout!(Record, flow::Record:
     diverted, redirected, run_starts, active_seconds, waiting, turn_bytes, diversions, run, origin);
 same_layout!(Flow, flow::Flow: orders, record);
@@ -167,6 +170,7 @@ impl FlowTable {
         orders.account.store(route.account, Relaxed);
         orders.listening.store(0, Relaxed);
         orders.in_hand.store(0, Relaxed);
+        orders.relayed.store(0, Relaxed);
         orders.target.store(route.target, Release);
         orders.aside.store(route.aside, Release);
         orders.source.store(route.source, Release);
@@ -257,6 +261,17 @@ impl FlowTable {
     /// Says that the router holds bytes which only it knows.
     pub(super) fn take_in_hand(&self, place: Place, direction: Direction) {
         self.orders(place, direction).in_hand.store(1, Release);
+    }
+
+    /// What [`Self::set_relayed`] set last, also under another router.
+    pub(in crate::datapath) fn relayed(&self, place: Place, direction: Direction) -> u64 {
+        self.orders(place, direction).relayed.load(Acquire)
+    }
+
+    /// Says how many bytes of the session in all routers have moved, for a router that comes after.
+    pub(in crate::datapath) fn set_relayed(&self, place: Place, direction: Direction, bytes: u64) {
+        let orders = self.orders(place, direction);
+        orders.relayed.store(bytes, Release);
     }
 
     /// Where the diverted bytes behind the first `received` are, and how many are there.

@@ -279,6 +279,13 @@ impl std::fmt::Debug for KernelAccess {
     }
 }
 
+impl KernelAccess {
+    /// What the flows count.
+    pub(super) fn flows(&self) -> &Arc<FlowTable> {
+        &self.flows
+    }
+}
+
 impl MapDescriptors {
     fn of(program: &Ebpf) -> Result<Self, KernelPathError> {
         Ok(Self {
