@@ -153,7 +153,7 @@ impl Endings {
                 return Verdict::Close;
             };
             if ending.told.is_none() {
-                let waits = waits(&[&held.backend, &held.spill]);
+                let waits = waits(&[&held.backend, &held.aside]);
                 ending.pass_on(ended, client, Shutdown::Write, waits, now);
             }
             let told_at = ending.told.map(|(_, at)| at);
