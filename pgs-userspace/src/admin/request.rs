@@ -16,8 +16,8 @@ pub enum Request {
         /// Only this tenant's.
         tenant: Option<String>,
     },
-    /// End every live session of a tenant, without a message: what is to be said to its clients, the
-    /// tenant's server has said before.
+    /// End every live session of a tenant, without a message: what is to be said to its clients,
+    /// the tenant's server has said before.
     Terminate {
         /// Whose sessions.
         tenant: String,
@@ -206,7 +206,8 @@ pub struct CanaryReport {
 /// One live session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionReport {
-    /// Unique within the life of this router, and among the sessions that it has from the one before.
+    /// Unique within the life of this router, and among the sessions that it has from the one
+    /// before.
     pub id: u64,
     /// Tenant id.
     pub tenant: String,

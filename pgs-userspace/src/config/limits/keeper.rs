@@ -58,8 +58,8 @@ pub const KEEPER_UNSENT_DEADLINE: Duration = Duration::from_secs(60);
 /// nothing for so long is replaced.
 pub const KEEPER_PUT_DEADLINE: Duration = Duration::from_millis(20);
 
-/// Between two tries to send to a keeper for which the kernel has no room, although its socket shows
-/// as writable.
+/// Between two tries to send to a keeper for which the kernel has no room, although its socket
+/// shows as writable.
 pub const KEEPER_NO_ROOM_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Between two looks at whether a keeper that was told to end has ended.

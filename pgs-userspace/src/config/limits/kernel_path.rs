@@ -72,7 +72,8 @@ pub const LAG_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// Looks at the backend's queue during enrolment before the attempt is given up as contended.
 pub const ENROL_QUEUE_CHECKS_MAX: usize = 16;
 
-/// Waits between two looks at a flow whose redirected bytes are to be drained, shortest and longest.
+/// Waits between two looks at a flow whose redirected bytes are to be drained, shortest and
+/// longest.
 pub const DRAIN_POLL_INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// See [`DRAIN_POLL_INTERVAL_MIN`].
 pub const DRAIN_POLL_INTERVAL_MAX: Duration = Duration::from_millis(500);
