@@ -18,9 +18,11 @@ pub const CANARY_SMALL_TURNS: usize = 8;
 /// With smaller ones it would take seconds, since the kernel tries once a jiffy.
 pub const CANARY_SOCKET_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Most that may be taken of the two ends of a session that read nothing, in bytes: the buffers of
-/// all its sockets together.
-pub const CANARY_QUEUED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most that may be taken for an end of a session that reads nothing, in bytes: the buffers of all
+/// sockets on the way, and what a busy machine leaves with the kernel's worker for a moment.
+pub const CANARY_QUEUED_BYTES_MAX: usize = 7 * 512 * 1024;
+
+const _: () = assert!(CANARY_QUEUED_BYTES_MAX < CANARY_STREAM_BYTES);
 
 /// How long a canary's client does not read: some jiffies, at which the kernel tries again.
 pub const CANARY_STALL: Duration = Duration::from_millis(12);
