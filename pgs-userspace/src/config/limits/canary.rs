@@ -8,8 +8,12 @@ pub const CANARY_DEADLINE: Duration = Duration::from_secs(2);
 /// What the canary for order and loss sends in each direction, in bytes.
 pub const CANARY_STREAM_BYTES: usize = 4 * 1024 * 1024;
 
-/// How often it is tried before it counts as failed.
-pub const CANARY_ATTEMPTS_MAX: usize = 3;
+/// How often it is tried before it counts as failed. A router that starts on a busy machine should
+/// not relay for all its life.
+pub const CANARY_ATTEMPTS_MAX: usize = 10;
+
+/// After so long it is not tried again.
+pub const CANARY_ATTEMPTS_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Small turns that it makes afterwards.
 pub const CANARY_SMALL_TURNS: usize = 8;
