@@ -1,4 +1,5 @@
-//! What `pgs metrics` prints: of each tenant what happened at it, and of strangers nothing.
+//! What `pgs metrics` prints: of each tenant what happened at it, of strangers nothing, and of the
+//! data path what was found at the start, as the log and the other commands say it too.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -10,11 +11,13 @@ use nix::sys::signal::Signal;
 use pgs_tests::login::PROTOCOL_3_0;
 use pgs_tests::login::startup_packet;
 use pgs_tests::process;
+use pgs_tests::router::DataPath;
 use pgs_tests::router::Router;
 use pgs_tests::stage::Stage;
 use pgs_tests::tenant::Login;
 use pgs_tests::wire::Message;
 use pgs_tests::wire::Wire;
+use serde_json::Value;
 
 use crate::Named;
 
@@ -24,12 +27,19 @@ pub(crate) const SCENARIOS: &[Named] = &[
         "a_flood_of_refusals_is_counted_and_leaves_few_lines",
         a_flood_of_refusals,
     ),
+    (
+        "what_the_canaries_found_is_said_everywhere",
+        what_the_canaries_found,
+    ),
 ];
 
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// For all canaries: ten times what they are meant to take, for a machine that does much else.
+const CANARIES_MILLISECONDS_MAX: u64 = 3_000;
+
 /// Every sample by its name and labels, once each, as its text format has it.
-fn scrape(router: &Router) -> anyhow::Result<BTreeMap<String, f64>> {
+pub(crate) fn scrape(router: &Router) -> anyhow::Result<BTreeMap<String, f64>> {
     let printed = router.pgs(&["metrics"])?;
     let mut samples = BTreeMap::new();
     let mut families = BTreeSet::new();
@@ -173,5 +183,59 @@ fn a_flood_of_refusals(stage: &Stage) -> anyhow::Result<()> {
     let said = format!("lines={}", REFUSED - WRITTEN);
     let said = of_it.last().is_some_and(|line| line.contains(&said));
     ensure!(written == WRITTEN && said, "{written} lines:\n{log}");
+    Ok(())
+}
+
+fn what_the_canaries_found(stage: &Stage) -> anyhow::Result<()> {
+    let router = stage.router()?;
+    let (status, samples) = (router.status()?, scrape(router)?);
+    let shown = router.pgs(&["status"])?;
+    let series = |name: &str| {
+        let of_it = samples.iter().filter(|(one, _)| one.starts_with(name));
+        of_it.map(|(_, value)| *value).collect::<Vec<_>>()
+    };
+    ensure!(series("pgs_path_fallback").is_empty(), "{samples:?}");
+    ensure!(series("pgs_path_one_way") == [0.0], "{samples:?}");
+    ensure!(status["path_fallback"].is_null(), "{status}");
+    let canaries = status["canaries"].as_array().context("no canaries")?.len();
+    let passed = series("pgs_canary_passed");
+    if stage.path() == DataPath::Relay {
+        ensure!(canaries == 0 && passed.is_empty(), "{status} {samples:?}");
+        ensure!(!shown.contains("\ncanaries "), "{shown}");
+        return Ok(());
+    }
+    ensure!(
+        canaries >= 5 && passed == vec![1.0; canaries],
+        "{samples:?}"
+    );
+    let took = status["canaries_milliseconds"].as_u64();
+    let took = took.context("not how long they took")?;
+    ensure!(took <= CANARIES_MILLISECONDS_MAX, "{took} ms");
+    let line = format!("\ncanaries  all {canaries} passed, in {took} ms\n");
+    ensure!(shown.contains(&line), "{shown}");
+    let log = router.log();
+    let line = log.lines().find(|line| line.contains("canaries done"));
+    let line = line.context("not a line in the log")?;
+    for word in [
+        "INFO",
+        &format!("passed={canaries}"),
+        &format!("milliseconds={took}"),
+    ] {
+        ensure!(line.contains(word), "{word}: {line}");
+    }
+    // Whether the doctor's own canaries pass is another question, and so is its exit code.
+    let doctor = process::run(router.command().args(["doctor"]), LIMIT)?;
+    let mut lines = doctor.stdout.lines();
+    let line = lines.find(|line| line.starts_with("canaries "));
+    let line = line.with_context(|| doctor.stdout.clone())?;
+    ensure!(
+        line.contains(" passed, in ") || line.contains(" failed, in "),
+        "{line}"
+    );
+    let doctor = process::run(router.command().args(["doctor", "--json"]), LIMIT)?;
+    let printed: Value = serde_json::from_str(&doctor.stdout)?;
+    let took = printed["canaries_milliseconds"].as_u64();
+    let took = took.context("the doctor does not say how long they took")?;
+    ensure!(took <= CANARIES_MILLISECONDS_MAX, "{took} ms");
     Ok(())
 }

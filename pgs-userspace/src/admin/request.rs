@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::datapath::canary::Finding;
 use crate::privileges::Held;
 
 /// One request, one line of JSON.
@@ -76,6 +77,9 @@ pub struct RouterStatus {
     pub path: String,
     /// Why new sessions are relayed although the kernel path was not ruled out by the user.
     pub path_reason: Option<String>,
+    /// What kind of reason that is: `canary`, `not_permitted` or `not_loaded`.
+    #[serde(default)]
+    pub path_fallback: Option<String>,
     /// Why only bytes to clients go through the kernel, where that is so.
     #[serde(default)]
     pub path_one_way: Option<String>,
@@ -87,6 +91,9 @@ pub struct RouterStatus {
     pub tenants: std::collections::BTreeMap<String, TenantReport>,
     /// What each start-up canary found.
     pub canaries: Vec<CanaryReport>,
+    /// How long all of them took, where they were run.
+    #[serde(default)]
+    pub canaries_milliseconds: Option<u64>,
     /// Live sessions.
     pub sessions: usize,
     /// Live sessions whose backend-to-client bytes go through the kernel.
@@ -201,6 +208,16 @@ pub struct CanaryReport {
     pub passed: bool,
     /// What was seen.
     pub detail: String,
+}
+
+impl From<&Finding> for CanaryReport {
+    fn from(finding: &Finding) -> Self {
+        Self {
+            name: finding.name.to_owned(),
+            passed: finding.passed,
+            detail: finding.detail.clone(),
+        }
+    }
 }
 
 /// One live session.

@@ -3,10 +3,14 @@
 use serde::Serialize;
 use serde_json::json;
 
+use crate::admin::request::CanaryReport;
 use crate::cli::FormatArguments;
 use crate::command::Context;
+use crate::command::canaries;
 use crate::command::configuration;
 use crate::datapath;
+use crate::datapath::canary::Results;
+use crate::datapath::findings::Findings;
 use crate::error::Error;
 use crate::error::Kind;
 use crate::output::table::Table;
@@ -83,10 +87,14 @@ pub(super) async fn run(context: &Context, arguments: FormatArguments) -> Result
     let mut checks = host::checks(&context.directories);
     checks.push(privileges::check());
     checks.push(configuration_check(context));
-    checks.extend(datapath_checks());
+    let findings = datapath::examine();
+    checks.extend(datapath_checks(&findings));
     checks.extend(tenants::checks(context).await);
     if arguments.json {
-        context.printer.json(&json!({ "checks": checks }))?;
+        let took = findings.canaries.as_ref().map(Results::milliseconds);
+        context
+            .printer
+            .json(&json!({ "checks": checks, "canaries_milliseconds": took }))?;
     } else {
         show(context, &checks)?;
     }
@@ -120,20 +128,24 @@ fn configuration_check(context: &Context) -> Check {
 }
 
 /// What the data path's canaries find on this kernel.
-fn datapath_checks() -> Vec<Check> {
-    let findings = datapath::examine();
-    let mut checks: Vec<_> = findings
-        .canaries
-        .iter()
-        .map(|canary| {
-            if canary.passed {
-                Check::good(canary.name, &canary.detail)
-            } else {
-                Check::warning(canary.name, &canary.detail, "sessions are relayed instead")
-            }
-        })
-        .collect();
-    checks.push(match findings.reason {
+fn datapath_checks(findings: &Findings) -> Vec<Check> {
+    const HINT: &str = "sessions are relayed instead";
+    let mut checks = Vec::new();
+    if let Some(results) = &findings.canaries {
+        let reports: Vec<_> = results.findings.iter().map(CanaryReport::from).collect();
+        let found = results.findings.iter().map(|canary| match canary.passed {
+            true => Check::good(canary.name, &canary.detail),
+            false => Check::warning(canary.name, &canary.detail, HINT),
+        });
+        checks.extend(found);
+        let summary = canaries::summary(&reports, Some(results.milliseconds()));
+        let summary = summary.unwrap_or_default();
+        checks.push(match results.failed().next() {
+            None => Check::good("canaries", summary),
+            Some(_) => Check::warning("canaries", summary, HINT),
+        });
+    }
+    checks.push(match findings.reason() {
         None => match &findings.one_way {
             None => Check::good("kernel path", "works here, in both directions"),
             Some(reason) => Check::warning(

@@ -38,6 +38,7 @@ fn of_the_router(text: &mut Text, status: &RouterStatus) {
     );
     let labels = [("version", &*status.version), ("path", &*status.path)];
     text.sample("pgs_info", &labels, 1);
+    of_the_path(text, status);
     text.family("pgs_uptime_seconds", "gauge", "since the router began");
     text.sample("pgs_uptime_seconds", &[], status.uptime_seconds);
     let summary = "whether the configuration that was read last could be taken over";
@@ -62,6 +63,25 @@ fn of_the_router(text: &mut Text, status: &RouterStatus) {
     for (counter, count) in refusals {
         let reason = counter.trim_start_matches(REFUSED);
         text.sample("pgs_refusals_total", &[("reason", reason)], count);
+    }
+}
+
+/// Which path there is, and why.
+fn of_the_path(text: &mut Text, status: &RouterStatus) {
+    let summary = "whether every session is relayed although the kernel path was wanted, and why";
+    text.family("pgs_path_fallback", "gauge", summary);
+    if let Some(cause) = &status.path_fallback {
+        text.sample("pgs_path_fallback", &[("reason", cause)], 1);
+    }
+    let summary = "whether only results go through the kernel, and queries do not";
+    text.family("pgs_path_one_way", "gauge", summary);
+    let one_way = status.path_one_way.is_some();
+    text.sample("pgs_path_one_way", &[], u8::from(one_way));
+    let summary = "whether the kernel does what the kernel path needs, as tried at the start";
+    text.family("pgs_canary_passed", "gauge", summary);
+    for canary in &status.canaries {
+        let labels = [("canary", &*canary.name)];
+        text.sample("pgs_canary_passed", &labels, u8::from(canary.passed));
     }
 }
 

@@ -22,6 +22,7 @@ use crate::tenant::record::Tenant;
 use crate::tenant::registry::Registry;
 
 mod access;
+mod canaries;
 mod completions;
 mod configuration;
 mod create;

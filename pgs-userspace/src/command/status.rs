@@ -10,6 +10,7 @@ use crate::admin::request::Response;
 use crate::admin::request::RouterStatus;
 use crate::cli::tenant::StatusArguments;
 use crate::command::Context;
+use crate::command::canaries;
 use crate::command::inventory;
 use crate::command::inventory::Entry;
 use crate::command::list::cores;
@@ -123,12 +124,7 @@ fn show_router(
     for change in &router.configuration.needs_restart {
         printer.line(&format!("          waits for a restart: {change}"))?;
     }
-    let why = router
-        .path_reason
-        .as_deref()
-        .map(|why| format!(" ({why})"))
-        .unwrap_or_default();
-    printer.line(&format!("path      {}{why}", router.path))?;
+    show_path(context, router)?;
     if let Some(survival) = &router.survival {
         let process = survival.process_id.map(|id| format!(", process {id}"));
         let reason = survival.reason.as_deref().map(|why| format!(" ({why})"));
@@ -145,6 +141,21 @@ fn show_router(
     printer.line(&format!(
         "sessions  {all}, {kernel} of them through the kernel"
     ))
+}
+
+/// How new sessions travel, and what that was decided by.
+fn show_path(context: &Context, router: &RouterStatus) -> Result<(), Error> {
+    let printer = context.printer;
+    let why = router.path_reason.as_deref();
+    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    printer.line(&format!("path      {}{why}", router.path))?;
+    if let Some(why) = &router.path_one_way {
+        printer.line(&format!("          from backends to clients only: {why}"))?;
+    }
+    match canaries::summary(&router.canaries, router.canaries_milliseconds) {
+        Some(found) => printer.line(&format!("canaries  {found}")),
+        None => Ok(()),
+    }
 }
 
 fn show_tenant(

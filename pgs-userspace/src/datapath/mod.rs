@@ -9,6 +9,7 @@ mod arrivals_tests;
 pub mod canary;
 mod crossing;
 mod direction;
+pub mod findings;
 pub mod handover;
 pub mod kernel;
 pub mod meter;
@@ -42,6 +43,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use accounts::Accounts;
+use findings::Fallback;
+use findings::Findings;
 use handover::CloseReason;
 use handover::Handover;
 use kernel::FlowTable;
@@ -102,21 +105,6 @@ pub struct DataPath {
     /// Whether the verdict's notices are read here, and not by the router that took over.
     following: Arc<Following>,
     findings: Findings,
-}
-
-/// What was found at the start.
-#[derive(Debug, Clone)]
-pub struct Findings {
-    /// What the user asked for.
-    pub requested: PathRequest,
-    /// Whether new sessions get the kernel path.
-    pub kernel: bool,
-    /// Why only backend to client is redirected, where that is so.
-    pub one_way: Option<String>,
-    /// Why not, where the user had not ruled it out.
-    pub reason: Option<String>,
-    /// What each canary found.
-    pub canaries: Vec<canary::Finding>,
 }
 
 /// A data path that has been proved to work and has no sessions yet.
@@ -300,50 +288,45 @@ impl DataPath {
 
 /// Whether the kernel path works here, without serving anybody.
 pub fn examine() -> Findings {
-    match choose(PathRequest::Auto) {
-        Ok((_, findings)) => findings,
-        Err(error) => Findings {
-            requested: PathRequest::Auto,
-            kernel: false,
-            one_way: None,
-            reason: Some(error.to_string()),
-            canaries: Vec::new(),
-        },
-    }
+    let mut findings = Findings::none_of(PathRequest::Auto);
+    find(&mut findings);
+    findings
 }
 
 /// The kernel path, if it is wanted and works here.
 fn choose(requested: PathRequest) -> Result<(Option<KernelPath>, Findings), DataPathError> {
-    let mut findings = Findings {
-        requested,
-        kernel: false,
-        one_way: None,
-        reason: None,
-        canaries: Vec::new(),
-    };
+    let mut findings = Findings::none_of(requested);
     if requested == PathRequest::Relay {
         return Ok((None, findings));
     }
-    let reason = match KernelPath::load() {
-        Ok(kernel) => {
-            findings.canaries = canary::run(&kernel);
-            let failed = findings.canaries.iter().find(|finding| !finding.passed);
-            let Some(failed) = failed else {
-                findings.kernel = true;
-                if let kernel::Ways::ToClientOnly(reason) = kernel.ways() {
-                    tracing::warn!(%reason, "only results go through the kernel here");
-                    findings.one_way = Some(reason.clone());
-                }
-                return Ok((Some(kernel), findings));
-            };
-            format!("canary `{}` failed: {}", failed.name, failed.detail)
+    let kernel = find(&mut findings);
+    if let Some(reason) = findings.reason() {
+        if requested == PathRequest::Kernel {
+            return Err(DataPathError::KernelRefused(reason.to_owned()));
         }
-        Err(error) => kernel::with_causes("kernel path", &error),
-    };
-    if requested == PathRequest::Kernel {
-        return Err(DataPathError::KernelRefused(reason));
+        tracing::warn!(%reason, "the kernel path does not work here: every session is relayed");
     }
-    tracing::warn!(%reason, "the kernel path does not work here: every session is relayed");
-    findings.reason = Some(reason);
-    Ok((None, findings))
+    Ok((kernel, findings))
+}
+
+/// The kernel path, if it works here; what was found is written down.
+fn find(findings: &mut Findings) -> Option<KernelPath> {
+    let kernel = match KernelPath::load() {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            findings.fallback = Some(Fallback::from(&error));
+            return None;
+        }
+    };
+    let results = findings.canaries.insert(canary::run(&kernel));
+    if let Some(failed) = results.failed().next() {
+        findings.fallback = Some(Fallback::from(failed));
+        return None;
+    }
+    findings.kernel = true;
+    if let kernel::Ways::ToClientOnly(reason) = kernel.ways() {
+        tracing::warn!(%reason, "only results go through the kernel here");
+        findings.one_way = Some(reason.clone());
+    }
+    Some(kernel)
 }

@@ -21,7 +21,6 @@ use super::reload::Reloader;
 use super::sessions::Session;
 use super::strangers;
 use super::survival::Kept;
-use crate::admin::request::CanaryReport;
 use crate::admin::request::KernelBytesReport;
 use crate::admin::request::Request;
 use crate::admin::request::Response;
@@ -33,6 +32,7 @@ use crate::config::limits::ACCEPT_RETRY_INTERVAL;
 use crate::config::limits::ADMIN_CONNECTIONS_MAX;
 use crate::config::limits::ADMIN_DEADLINE;
 use crate::config::limits::ADMIN_REQUEST_BYTES_MAX;
+use crate::datapath::canary;
 use crate::datapath::kernel::KernelBytes;
 use crate::datapath::meter::Path as DataPathOfSession;
 use crate::privileges::Held;
@@ -156,7 +156,11 @@ fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
         configuration,
         path_requested: findings.requested.name().into(),
         path: if findings.kernel { "kernel" } else { "relay" }.into(),
-        path_reason: findings.reason.clone(),
+        path_reason: findings.reason().map(Into::into),
+        path_fallback: findings
+            .fallback
+            .as_ref()
+            .map(|fallback| fallback.cause.name().into()),
         path_one_way: findings.one_way.clone(),
         kernel_bytes: door
             .data_path
@@ -168,12 +172,13 @@ fn status(door: &FrontDoor, process: &Process) -> RouterStatus {
         canaries: findings
             .canaries
             .iter()
-            .map(|finding| CanaryReport {
-                name: finding.name.into(),
-                passed: finding.passed,
-                detail: finding.detail.clone(),
-            })
+            .flat_map(|results| &results.findings)
+            .map(Into::into)
             .collect(),
+        canaries_milliseconds: findings
+            .canaries
+            .as_ref()
+            .map(canary::Results::milliseconds),
         sessions_kernel: sessions.iter().filter(in_kernel).count(),
         sessions: sessions.len(),
         counters: counters(door),

@@ -284,7 +284,7 @@ fn announce(door: &FrontDoor, budget: Budget, process: &Process) {
     tracing::info!(
         listen = process.listen.join(" "),
         path,
-        reason = findings.reason.as_deref(),
+        reason = findings.reason(),
         sessions_max = budget.sessions,
         arrivals_max = budget.arrivals,
         uid = nix::unistd::geteuid().as_raw(),

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::ensure;
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use pgs::datapath::kernel::EMBEDDED_OBJECT;
 use pgs_tests::login::PROTOCOL_3_0;
 use pgs_tests::login::startup_packet;
@@ -22,6 +25,7 @@ use pgs_tests::wire::packed;
 use serde_json::Value;
 
 use super::churn::until_nothing_is_left;
+use crate::metrics::scrape;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const OBJECT_VARIABLE: &str = "PGS_EBPF_OBJECT";
@@ -152,12 +156,22 @@ fn wrong_verdict() -> anyhow::Result<Vec<u8>> {
 pub(super) fn failed_canary(stage: &Stage) -> anyhow::Result<()> {
     require_kernel(stage)?;
     let object = wrong_verdict()?;
+    let lame = Why {
+        said: "canary `withdrawal` failed",
+        cause: "canary",
+        failed: &["withdrawal"],
+    };
+    let mute = Why {
+        said: "cannot load the eBPF program",
+        cause: "not_loaded",
+        failed: &[],
+    };
     for (name, object, why) in [
-        ("lame", &object[..], "canary `withdrawal` failed"),
-        ("mute", b"no object at all", "cannot load the eBPF program"),
+        ("lame", &object[..], lame),
+        ("mute", b"no object at all", mute),
     ] {
         let router = start(stage, name, &[], Some(object))?;
-        is_relayed(stage, &router, why)?;
+        is_relayed(stage, &router, &why)?;
         // Whoever wants the kernel path or nothing gets nothing.
         let mut insisting = Command::new(pgs_binary());
         insisting
@@ -170,36 +184,105 @@ pub(super) fn failed_canary(stage: &Stage) -> anyhow::Result<()> {
             .args(["serve", "--listen", "127.0.0.1:0", "--path", "kernel"]);
         let ended = process::run(&mut insisting, LIMIT)?;
         ensure!(!ended.status.success(), "{name}: it serves: {ended:?}");
-        ensure!(ended.stderr.contains(why), "{name}: {ended:?}");
+        ensure!(ended.stderr.contains(why.said), "{name}: {ended:?}");
     }
     Ok(())
 }
 
-fn is_relayed(stage: &Stage, router: &Router, why: &str) -> anyhow::Result<()> {
+/// Why a router relays everything.
+struct Why {
+    /// Part of the reason.
+    said: &'static str,
+    /// Its name in the metrics.
+    cause: &'static str,
+    /// Canaries that failed.
+    failed: &'static [&'static str],
+}
+
+/// It says why in the log, in `pgs status` and in the metrics, and serves.
+fn is_relayed(stage: &Stage, router: &Router, why: &Why) -> anyhow::Result<()> {
+    let Why {
+        said,
+        cause,
+        failed,
+    } = why;
     let status = router.status()?;
     ensure!(status["path"] == "relay", "{status}");
     let reason = status["path_reason"].as_str().context("no reason")?;
-    ensure!(reason.contains(why), "{reason}");
-    ensure!(router.log().contains(why), "{}", router.log());
+    ensure!(reason.contains(said), "{reason}");
+    ensure!(status["path_fallback"] == *cause, "{status}");
+    ensure!(router.log().contains(said), "{}", router.log());
+    let shown = router.pgs(&["status"])?;
+    ensure!(shown.contains(said), "{shown}");
+    let samples = scrape(router)?;
+    let fallback = samples.get(&format!("pgs_path_fallback{{reason=\"{cause}\"}}"));
+    ensure!(fallback == Some(&1.0), "{samples:?}");
+    for canary in *failed {
+        let passed = samples.get(&format!("pgs_canary_passed{{canary=\"{canary}\"}}"));
+        ensure!(passed == Some(&0.0), "{canary}: {samples:?}");
+        let line = shown.lines().find(|line| line.starts_with("canaries "));
+        let line = line.with_context(|| shown.clone())?;
+        ensure!(line.contains(" failed, in "), "{line}");
+        ensure!(line.contains(&format!("{canary}: ")), "{line}");
+        let log = router.log();
+        let line = log.lines().find(|line| line.contains("canaries done"));
+        ensure!(line.is_some_and(|line| line.contains(canary)), "{log}");
+    }
     serves(&mut log_in(router, stage)?)
+}
+
+/// The kernel path without CAP_PERFMON: results by the kernel, queries by the router, and the
+/// session's end with it.
+fn is_one_way(stage: &Stage, router: &Router) -> anyhow::Result<()> {
+    let status = router.status()?;
+    ensure!(status["path"] == "kernel", "{status}");
+    ensure!(status["path_one_way"].is_string(), "{status}");
+    let shown = router.pgs(&["status"])?;
+    let said = "\n          from backends to clients only: ";
+    ensure!(shown.contains(said), "{shown}");
+    let samples = scrape(router)?;
+    ensure!(samples.get("pgs_path_one_way") == Some(&1.0), "{samples:?}");
+    let log = router.log();
+    ensure!(log.contains("only results go through the kernel"), "{log}");
+    let mut wire = log_in(router, stage)?;
+    serves(&mut wire)?;
+    let (kernel, relay) = paths(router, stage)?;
+    ensure!(kernel.len() == 1 && relay.is_empty(), "{relay:?}");
+    router.signal(Signal::SIGKILL)?;
+    let more = wire.receive_to_end()?;
+    ensure!(more.is_empty(), "{more:?}");
+    // Its keeper would wait for the next one.
+    let keeper = status["survival"]["process_id"].as_i64();
+    let keeper = i32::try_from(keeper.context("no keeper")?)?;
+    Ok(kill(Pid::from_raw(keeper), Signal::SIGTERM)?)
 }
 
 pub(super) fn missing_capabilities(stage: &Stage) -> anyhow::Result<()> {
     require_kernel(stage)?;
-    // CAP_SYS_ADMIN stands for both of the others.
+    // CAP_SYS_ADMIN stands for each of the others.
     let without = |names| ["setpriv", "--bounding-set", names];
     let blind = without("-sys_admin,-perfmon");
-    let router = start(stage, "blind", &blind, None)?;
-    let status = router.status()?;
-    ensure!(status["path"] == "kernel", "{status}");
-    ensure!(status["path_one_way"].is_string(), "{status}");
-    let mut wire = log_in(&router, stage)?;
-    serves(&mut wire)?;
-    let (kernel, relay) = paths(&router, stage)?;
-    ensure!(kernel.len() == 1 && relay.is_empty(), "{relay:?}");
+    is_one_way(stage, &start(stage, "blind", &blind, None)?).context("without CAP_PERFMON")?;
+    let why = Why {
+        said: "Operation not permitted",
+        cause: "not_permitted",
+        failed: &[],
+    };
     let powerless = without("-sys_admin,-perfmon,-bpf");
     let router = start(stage, "powerless", &powerless, None)?;
-    is_relayed(stage, &router, "Operation not permitted")
+    is_relayed(stage, &router, &why).context("without CAP_BPF")?;
+    let netless = without("-sys_admin,-net_admin");
+    let router = start(stage, "netless", &netless, None)?;
+    is_relayed(stage, &router, &why).context("without CAP_NET_ADMIN")?;
+    // Other maps can be made: it is the sockhashes that need it.
+    let sockhashes = ["`SOURCES`", "`SOCKETS`", "`PROBES`"];
+    let status = router.status()?;
+    let reason = status["path_reason"].as_str().unwrap_or_default();
+    ensure!(
+        sockhashes.iter().any(|map| reason.contains(map)),
+        "{reason}"
+    );
+    Ok(())
 }
 
 /// It has sent all that it ever will before it is let in, and says so: its session is handed over

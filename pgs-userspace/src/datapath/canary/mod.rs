@@ -8,6 +8,7 @@ mod withdrawal;
 use std::io::Read as _;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 use std::time::Instant;
 
 use super::direction::Direction;
@@ -31,6 +32,27 @@ pub struct Finding {
     pub detail: String,
 }
 
+/// What all of them found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Results {
+    /// In the order in which they were run.
+    pub findings: Vec<Finding>,
+    /// All of them together.
+    pub took: Duration,
+}
+
+impl Results {
+    /// Those that failed.
+    pub fn failed(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| !finding.passed)
+    }
+
+    /// How long they took, in whole milliseconds.
+    pub fn milliseconds(&self) -> u64 {
+        u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 /// A canary: what it saw, or what went wrong.
 type Canary = fn(&mut KernelAccess) -> Result<String, String>;
 
@@ -45,8 +67,25 @@ const CANARIES: [(&str, Canary); 4] = [
 /// Of both directions at once; it runs last, because it takes the thread's access with it.
 const DUPLEX: &str = "bounded-and-exact";
 
-/// Runs all canaries.
-pub(super) fn run(kernel: &KernelPath) -> Vec<Finding> {
+/// Runs all canaries, and says in the log what they found.
+pub(super) fn run(kernel: &KernelPath) -> Results {
+    let begun = Instant::now();
+    let findings = run_each(kernel);
+    let results = Results {
+        findings,
+        took: begun.elapsed(),
+    };
+    let failed: Vec<_> = results.failed().map(|finding| finding.name).collect();
+    tracing::info!(
+        passed = results.findings.len() - failed.len(),
+        failed = (!failed.is_empty()).then(|| failed.join(" ")),
+        milliseconds = results.milliseconds(),
+        "canaries done"
+    );
+    results
+}
+
+fn run_each(kernel: &KernelPath) -> Vec<Finding> {
     let mut access = match kernel.access(0, 1) {
         Ok(access) => access,
         Err(error) => {
@@ -57,7 +96,6 @@ pub(super) fn run(kernel: &KernelPath) -> Vec<Finding> {
             }];
         }
     };
-    let begun = Instant::now();
     let mut findings: Vec<_> = CANARIES
         .into_iter()
         .map(|(name, canary)| finding(name, canary(&mut access)))
@@ -67,7 +105,6 @@ pub(super) fn run(kernel: &KernelPath) -> Vec<Finding> {
         findings.push(finding("withdrawal", withdrawal::run(&mut access)));
     }
     findings.push(finding(DUPLEX, duplex::run(kernel, access)));
-    tracing::debug!(milliseconds = begun.elapsed().as_millis(), "canaries done");
     findings
 }
 

@@ -33,6 +33,7 @@ use aya::maps::Map;
 use aya::maps::MapData;
 use aya::maps::SockHash;
 use aya::programs::SkSkb;
+use nix::errno::Errno;
 use pgs_common::flow;
 
 pub(super) use enrol::Enrolment;
@@ -331,6 +332,21 @@ pub(super) fn with_causes(what: &str, error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+/// Whether a capability is missing. The kernel says EPERM then; EACCES is the verifier's.
+pub(super) fn is_refused_permission(error: &KernelPathError) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(inner) = cause {
+        let refused = inner
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.raw_os_error() == Some(Errno::EPERM as i32));
+        if refused {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
 }
 
 /// The verifier's log has hundreds of lines, of which only who changes the program reads any.
