@@ -3,7 +3,8 @@
 //!
 //! In a table whose last column is headed `test`, that column names tests in code quotes:
 //! `e2e::isolation::name` is a scenario of `tests/e2e/isolation.rs`, `keeper::serving::name` one of
-//! `tests/keeper/serving.rs`, `tenants::life::name` a test of `tests/tenants/life.rs`,
+//! `tests/keeper/serving.rs`, `allocations::login::name` one of `tests/allocations/login.rs`,
+//! `tenants::life::name` a test of `tests/tenants/life.rs`,
 //! `pgs::protocol::proxy::name` a unit test of that module. A row without one says `none: ` and
 //! why.
 
@@ -84,6 +85,7 @@ fn exists(path: &str, sources: &[Source]) -> bool {
     };
     let (base, written) = match parts[0] {
         "e2e" => ("tests/e2e", format!("\"{name}\",")),
+        "allocations" => ("tests/allocations", format!("\"{name}\",")),
         "keeper" => ("tests/keeper", format!("\"{name}\",")),
         "tenants" => ("tests/tenants", format!("fn {name}(")),
         "pgs" => ("pgs-userspace/src", format!("fn {name}(")),
