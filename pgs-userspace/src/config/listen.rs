@@ -1,5 +1,6 @@
 //! Where to listen, and for whom.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -59,6 +60,9 @@ impl Value for Vec<ListenOn> {
 
     fn parse(text: &str) -> Result<Self, String> {
         let addresses = list(text).map(str::parse).collect::<Result<Self, _>>()?;
+        if let Some(address) = listed_twice(&addresses) {
+            return Err(format!("`{address}` is listed twice"));
+        }
         match addresses.len() {
             0 => Err("must name at least one `address:port`".to_owned()),
             1..=LISTEN_ADDRESSES_MAX => Ok(addresses),
@@ -69,6 +73,17 @@ impl Value for Vec<ListenOn> {
     fn text(&self) -> String {
         joined(self)
     }
+}
+
+/// An address that cannot be listened on as often as it is there. With port 0 the kernel chooses
+/// another one each time.
+fn listed_twice(addresses: &[ListenOn]) -> Option<SocketAddr> {
+    let mut seen = HashSet::new();
+    let mut fixed = addresses
+        .iter()
+        .map(|on| on.address)
+        .filter(|address| address.port() != 0);
+    fixed.find(|address| !seen.insert(*address))
 }
 
 #[cfg(test)]
@@ -85,5 +100,18 @@ mod tests {
         for wrong in ["", "127.0.0.1", "127.0.0.1:1=", "127.0.0.1:1=Acme", "=acme"] {
             assert!(Vec::<ListenOn>::parse(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn an_address_that_is_listed_twice_is_refused_by_name() {
+        for twice in [
+            "127.0.0.1:1,127.0.0.2:1,127.0.0.1:1",
+            "127.0.0.1:1=acme,127.0.0.1:1=beta",
+        ] {
+            let why = Vec::<ListenOn>::parse(twice).unwrap_err();
+            assert_eq!(why, "`127.0.0.1:1` is listed twice");
+        }
+        // The kernel chooses a port for each.
+        assert!(Vec::<ListenOn>::parse("127.0.0.1:0,127.0.0.1:0").is_ok());
     }
 }
