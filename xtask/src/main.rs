@@ -12,6 +12,7 @@ mod demo;
 mod ebpf;
 mod fuzz;
 mod image;
+mod kernel_release;
 mod process;
 mod report;
 mod setup;

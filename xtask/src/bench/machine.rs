@@ -4,7 +4,7 @@ use super::ground::Ground;
 use super::server::{SCRAM_ITERATIONS, SERVER_SETTINGS, Servers};
 use super::stage::Stage;
 use super::subject::Subject;
-use crate::{process, workspace};
+use crate::{kernel_release, process, workspace};
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ impl Machine {
             .and_then(|number| number.parse().ok())
             .unwrap_or(0.0);
         Ok(Self {
-            kernel: file("/proc/sys/kernel/osrelease").trim().to_owned(),
+            kernel: kernel_release::version()?,
             processor: after(&file("/proc/cpuinfo"), "model name\t:").to_owned(),
             cores: std::thread::available_parallelism()?.get(),
             memory_gigabytes: (kibibytes * 1024.0 / 1e9).round(),

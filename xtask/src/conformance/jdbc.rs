@@ -65,8 +65,8 @@ impl Suite for Jdbc {
             client: format!("{PACKAGE} {version} on {java}"),
             tests: "of pgs's own, conformance/jdbc/Conformance.java".to_owned(),
             notes: vec![
-                "The driver's own tests are in none of its packages, and of the distribution's \
-                 source packages (bookworm, trixie, forky, sid) the mirror has no upstream archive \
+                "The driver's own tests are in none of its packages, and the distribution's source \
+                 packages (bookworm, trixie, forky, sid) came without their upstream archives \
                  (404)."
                     .to_owned(),
             ],

@@ -4,7 +4,7 @@ use super::compare::{Deliberate, Difference, deliberate, differing, failing_ever
 use super::endpoint::Subject;
 use super::ground::Ground;
 use super::suite::{Facts, Name, Suite};
-use crate::{process, report, workspace};
+use crate::{kernel_release, process, report, workspace};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -143,7 +143,7 @@ impl Outcome {
                 .args(["run", "--rm", "--network", "none", ground.image()])
                 .args(["postgres", "--version"]),
         )?;
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let kernel = kernel_release::version()?;
         Ok(Self {
             suite: name.text().to_owned(),
             client,
@@ -151,7 +151,7 @@ impl Outcome {
             notes,
             ended: String::from_utf8_lossy(&now.stdout).trim().to_owned(),
             server,
-            kernel: release.trim().to_owned(),
+            kernel,
             differing: differing(runs, &|test| suite.instead(test)),
             deliberate: deliberate(runs, &|test| suite.instead(test)),
             failing_everywhere: failing_everywhere(runs),

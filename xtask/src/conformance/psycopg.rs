@@ -65,8 +65,8 @@ impl Suite for Psycopg {
             ),
             notes: vec![
                 "Its own tests are in none of its packages (looked into: the source archives of \
-                 3.0.18, 3.1.20 and 3.3.9), and of the distribution's source packages (bookworm, \
-                 trixie, forky, sid) the mirror has no upstream archive (404); `psycopg2` is run \
+                 3.0.18, 3.1.20 and 3.3.9), and the distribution's source packages (bookworm, \
+                 trixie, forky, sid) came without their upstream archives (404); `psycopg2` is run \
                  with its own."
                     .to_owned(),
                 "Many of these tests compile SQL and ask no server; tests that skip themselves are \
