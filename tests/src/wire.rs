@@ -247,11 +247,6 @@ impl Wire {
             .context("the connection was closed")
     }
 
-    /// Some bytes, at least one; none at the end of the stream.
-    pub fn receive_some(&mut self, buf: &mut [u8]) -> anyhow::Result<usize> {
-        Ok(self.stream.read(buf)?)
-    }
-
     /// Everything up to the end of the stream. A reset is an error.
     pub fn receive_to_end(&mut self) -> anyhow::Result<Vec<u8>> {
         let mut bytes = Vec::new();

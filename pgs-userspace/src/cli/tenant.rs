@@ -8,6 +8,9 @@ use crate::cli::FormatArguments;
 use crate::cli::quantity;
 use crate::config::limits::CONTAINER_MEMORY_BYTES_DEFAULT;
 
+/// What containers are made from, unless told otherwise.
+pub const IMAGE_DEFAULT: &str = "postgres:18";
+
 const CREATE_EXAMPLES: &str = "\
 Examples:
   pgs create acme --enable
@@ -49,7 +52,7 @@ pub struct CreateArguments {
     #[command(flatten)]
     pub password: PasswordArguments,
     /// Image to make the container from
-    #[arg(long, env = "PGS_IMAGE", default_value = "postgres:18")]
+    #[arg(long, env = "PGS_IMAGE", default_value = IMAGE_DEFAULT)]
     pub image: String,
     /// Memory of the container, such as `512m` or `2g`
     #[arg(long, value_parser = quantity::memory, value_name = "AMOUNT")]

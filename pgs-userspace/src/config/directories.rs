@@ -9,6 +9,10 @@ use std::path::PathBuf;
 
 use crate::tenant::id::TenantId;
 
+/// Name of a tenant's server's socket in its directory: `UNIXSOCK_PATH` of PostgreSQL's
+/// `src/include/libpq/pqcomm.h`. Inside a container the port in it is always the default one.
+pub const SERVER_SOCKET_NAME: &str = ".s.PGSQL.5432";
+
 /// The two directories that everything of one installation lies in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directories {

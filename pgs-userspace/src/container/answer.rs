@@ -6,10 +6,8 @@ use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use crate::config::directories::SERVER_SOCKET_NAME;
 use crate::config::limits::ANSWER_DEADLINE;
-
-/// The server's socket in its directory; the port in its name is the one inside the container.
-const SOCKET_NAME: &str = ".s.PGSQL.5432";
 
 /// A startup packet of protocol 3.0 for a role that does not exist. A server that takes clients
 /// asks for a password, as of any other; one that starts up or shuts down refuses at once.
@@ -24,7 +22,7 @@ pub fn takes_clients(socket_directory: &Path) -> bool {
 }
 
 fn ask(socket_directory: &Path) -> io::Result<u8> {
-    let mut server = UnixStream::connect(socket_directory.join(SOCKET_NAME))?;
+    let mut server = UnixStream::connect(socket_directory.join(SERVER_SOCKET_NAME))?;
     server.set_read_timeout(Some(ANSWER_DEADLINE))?;
     server.set_write_timeout(Some(ANSWER_DEADLINE))?;
     server.write_all(QUESTION)?;

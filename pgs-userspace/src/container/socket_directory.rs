@@ -10,20 +10,19 @@ use std::path::PathBuf;
 
 use crate::config::directories;
 use crate::config::directories::Directories;
+use crate::config::directories::SERVER_SOCKET_NAME;
 use crate::config::limits::SOCKET_PATH_BYTES_MAX;
 use crate::container::error::ContainerError;
 use crate::tenant::id::TenantId;
-
-/// Name of the server's socket: `UNIXSOCK_PATH` of PostgreSQL's `src/include/libpq/pqcomm.h` with
-/// the default port.
-pub const SOCKET_NAME: &str = ".s.PGSQL.5432";
 
 /// Refuses a path that no Unix socket can have.
 ///
 /// # Errors
 /// It is longer than [`SOCKET_PATH_BYTES_MAX`].
 pub fn check_length(directories: &Directories, tenant: &TenantId) -> Result<(), ContainerError> {
-    let path = directories.socket_directory(tenant).join(SOCKET_NAME);
+    let path = directories
+        .socket_directory(tenant)
+        .join(SERVER_SOCKET_NAME);
     let bytes = path.as_os_str().as_bytes().len();
     if bytes > SOCKET_PATH_BYTES_MAX {
         return Err(ContainerError::SocketPathTooLong { path, bytes });
@@ -102,7 +101,7 @@ mod tests {
         let made = prepare(&directories, &acme).unwrap();
         let outside = root.path().join("outside");
         std::fs::write(&outside, "keep").unwrap();
-        std::os::unix::fs::symlink(&outside, made.join(SOCKET_NAME)).unwrap();
+        std::os::unix::fs::symlink(&outside, made.join(SERVER_SOCKET_NAME)).unwrap();
         remove(&directories, &acme).unwrap();
         assert!(!made.exists() && outside.exists());
         remove(&directories, &acme).unwrap();

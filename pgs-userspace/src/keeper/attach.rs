@@ -17,6 +17,7 @@ use socket2::SockAddr;
 use socket2::Socket;
 use socket2::Type;
 
+use super::SOCKET_NAME;
 use super::channel;
 use super::channel::Patience;
 use super::channel::Received;
@@ -82,7 +83,7 @@ pub(super) fn attach(launch: &Launch, take_over: bool) -> Result<Attached, Store
 pub(super) fn connect(launch: &Launch) -> io::Result<Option<Socket>> {
     let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
     set_deadline(&socket, KEEPER_EXCHANGE_DEADLINE)?;
-    match socket.connect(&SockAddr::unix(launch.run.join("keeper.sock"))?) {
+    match socket.connect(&SockAddr::unix(launch.run.join(SOCKET_NAME))?) {
         Ok(()) => Ok(Some(socket)),
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -105,11 +104,6 @@ impl ProcessStore {
             held: Mutex::new(Some(attached.held)),
             thread: Mutex::new(Some(thread)),
         })
-    }
-
-    /// The run directory.
-    pub fn run_directory(&self) -> &PathBuf {
-        &self.shared.launch.run
     }
 }
 

@@ -29,3 +29,6 @@ mod state;
 pub mod store;
 pub mod systemd;
 pub mod table;
+
+/// Name of the keeper's socket in the run directory.
+const SOCKET_NAME: &str = "keeper.sock";

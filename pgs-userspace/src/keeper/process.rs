@@ -27,6 +27,7 @@ use socket2::SockRef;
 use socket2::Socket;
 use socket2::Type;
 
+use super::SOCKET_NAME;
 use super::channel;
 use super::channel::Patience;
 use super::connections::Connections;
@@ -123,7 +124,7 @@ fn begin(run: &Path) -> Result<Listener, KeeperError> {
     // The table holds cancel keys: no core dump, no look into its memory.
     nix::sys::prctl::set_dumpable(false).map_err(system("prctl PR_SET_DUMPABLE"))?;
     raise_descriptor_limit();
-    let listener = Listener::bind(run.join("keeper.sock")).map_err(system("bind keeper.sock"))?;
+    let listener = Listener::bind(run.join(SOCKET_NAME)).map_err(system("bind keeper.sock"))?;
     // No directory is kept from being unmounted.
     nix::unistd::chdir("/").map_err(system("chdir /"))?;
     Ok(listener)

@@ -30,11 +30,6 @@ impl Frame<'_> {
         // A body is shorter than 2 GiB.
         (self.end - self.start) as usize - HEADER_BYTES
     }
-
-    /// Whether `body` is all of it.
-    pub fn is_whole(&self) -> bool {
-        self.body.len() == self.body_length()
-    }
 }
 
 /// A length word that no message can have. The stream is out of step: nothing after it means
@@ -230,7 +225,7 @@ mod tests {
         let mut found = Vec::new();
         let mut scanner = FrameScanner::new(capture_max);
         let note = |frame: Frame<'_>| {
-            let whole = frame.is_whole();
+            let whole = frame.body.len() == frame.body_length();
             found.push((
                 frame.kind,
                 frame.start,

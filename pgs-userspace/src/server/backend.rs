@@ -17,19 +17,16 @@ use tokio::time::Instant;
 use tokio::time::sleep;
 
 use super::strangers;
+use crate::config::directories::SERVER_SOCKET_NAME;
 use crate::config::limits::BACKEND_CONNECT_RETRY_INTERVAL_MAX;
 use crate::config::limits::BACKEND_CONNECT_RETRY_INTERVAL_MIN;
 use crate::protocol::refusal::Refusal;
 use crate::tenant::route::Route;
 
-/// The server's socket within its directory: the port is part of the name, and inside a container
-/// it is always the default one.
-pub(super) const SOCKET_NAME: &str = ".s.PGSQL.5432";
-
 /// Connects. A server whose queue of new connections is full is asked again until the deadline.
 pub(super) async fn connect(directory: &Path, within: Duration) -> io::Result<UnixStream> {
     let deadline = Instant::now() + within;
-    let path = directory.join(SOCKET_NAME);
+    let path = directory.join(SERVER_SOCKET_NAME);
     let mut pause: Duration = BACKEND_CONNECT_RETRY_INTERVAL_MIN;
     let socket = pin(&path)?;
     let pinned = format!("/proc/self/fd/{}", socket.as_raw_fd());
@@ -108,11 +105,15 @@ mod tests {
         let within = Duration::from_secs(1);
         std::fs::create_dir(&theirs).unwrap();
         std::fs::create_dir(&ours).unwrap();
-        let listener = UnixListener::bind(theirs.join(SOCKET_NAME)).unwrap();
+        let listener = UnixListener::bind(theirs.join(SERVER_SOCKET_NAME)).unwrap();
         listener.set_nonblocking(true).unwrap();
         assert!(connect(&theirs, within).await.is_ok());
         assert!(listener.accept().is_ok());
-        symlink(theirs.join(SOCKET_NAME), ours.join(SOCKET_NAME)).unwrap();
+        symlink(
+            theirs.join(SERVER_SOCKET_NAME),
+            ours.join(SERVER_SOCKET_NAME),
+        )
+        .unwrap();
         let error = connect(&ours, within).await.unwrap_err();
         assert!(error.to_string().contains("is no socket"), "{error}");
         assert!(listener.accept().is_err());

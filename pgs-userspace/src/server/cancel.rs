@@ -285,6 +285,7 @@ mod tests {
     use tokio::net::UnixListener;
 
     use super::*;
+    use crate::config::directories::SERVER_SOCKET_NAME;
 
     fn request(process_id: u32, key: &[u8]) -> CancelRequest {
         CancelRequest {
@@ -332,7 +333,7 @@ mod tests {
         let serve = |tenant: &str, key: &[u8]| {
             let directory = root.path().join(tenant);
             std::fs::create_dir(&directory).unwrap();
-            let listener = UnixListener::bind(directory.join(backend::SOCKET_NAME)).unwrap();
+            let listener = UnixListener::bind(directory.join(SERVER_SOCKET_NAME)).unwrap();
             let issuer = Issuer {
                 socket_directory: directory,
                 ..issuer(tenant)

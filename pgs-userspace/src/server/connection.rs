@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
@@ -349,7 +350,7 @@ impl<C: ClientStream> Connection<'_, C> {
             lease
                 .session()
                 .backend_pid
-                .store(process_id.into(), RELAXED);
+                .store(process_id.into(), Relaxed);
             lease.learn_key(registered);
         }
         match ended {
@@ -379,4 +380,3 @@ impl<C: ClientStream> Connection<'_, C> {
     }
 }
 
-const RELAXED: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Relaxed;

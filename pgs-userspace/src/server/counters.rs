@@ -87,7 +87,7 @@ impl Counters {
             .chain(
                 refusals
                     .into_iter()
-                    .map(|(name, count)| (format!("refused_{}", name.replace('-', "_")), count)),
+                    .map(|(name, count)| (format!("refused_{name}"), count)),
             )
             .collect()
     }

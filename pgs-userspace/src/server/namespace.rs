@@ -37,6 +37,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::backend;
+use crate::config::directories::SERVER_SOCKET_NAME;
 use crate::config::limits::NAMESPACE_ENTRIES_IN_FLIGHT_MAX;
 use crate::config::limits::SERVER_PROCESSES_KNOWN_MAX;
 
@@ -152,7 +153,7 @@ impl Namespaces {
         directory: &Path,
         within: Duration,
     ) -> Result<Arc<OwnedFd>, NamespaceError> {
-        let pinned = backend::pin(&directory.join(backend::SOCKET_NAME));
+        let pinned = backend::pin(&directory.join(SERVER_SOCKET_NAME));
         let status = pinned.and_then(|pinned| Ok(fstat(&pinned)?));
         let status = status.map_err(NamespaceError::Socket)?;
         let socket = SocketIdentity {

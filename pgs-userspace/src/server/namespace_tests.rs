@@ -7,7 +7,7 @@ use super::*;
 const WITHIN: Duration = Duration::from_secs(1);
 
 fn listener(directory: &Path) -> UnixListener {
-    let listener = UnixListener::bind(directory.join(backend::SOCKET_NAME)).unwrap();
+    let listener = UnixListener::bind(directory.join(SERVER_SOCKET_NAME)).unwrap();
     listener.set_nonblocking(true).unwrap();
     listener
 }
@@ -44,7 +44,7 @@ async fn a_server_is_asked_for_its_process_once() {
         gone.is_ok(),
         "what is known is good as long as the socket is there"
     );
-    std::fs::remove_file(directory.path().join(backend::SOCKET_NAME)).unwrap();
+    std::fs::remove_file(directory.path().join(SERVER_SOCKET_NAME)).unwrap();
     let gone = namespaces
         .process(directory.path(), WITHIN)
         .await

@@ -79,7 +79,7 @@ impl Happened {
         let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let refusals = refusals
             .iter()
-            .map(|(name, count)| (name.replace('-', "_"), *count));
+            .map(|(name, count)| ((*name).to_owned(), *count));
         TenantReport {
             sessions_begun: self.sessions.load(Relaxed),
             logins_failed: self.logins_failed.load(Relaxed),

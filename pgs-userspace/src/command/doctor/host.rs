@@ -8,11 +8,11 @@ use nix::sys::resource::getrlimit;
 
 use crate::command::doctor::Check;
 use crate::config::directories::Directories;
+use crate::config::directories::SERVER_SOCKET_NAME;
 use crate::config::limits::ARRIVALS_MAX_DEFAULT;
 use crate::config::limits::SESSIONS_MAX_DEFAULT;
 use crate::config::limits::SOCKET_PATH_BYTES_MAX;
 use crate::config::limits::TENANT_ID_BYTES_MAX;
-use crate::container::socket_directory::SOCKET_NAME;
 use crate::datapath::PathRequest;
 use crate::error::RUN_AS_ROOT;
 use crate::server::Budget;
@@ -105,7 +105,7 @@ fn directory(name: &'static str, path: &Path, run: &Path) -> Check {
 fn socket_paths(directories: &Directories) -> Check {
     const NAME: &str = "socket paths";
     let parent = directories.sockets().as_os_str().len() + 1;
-    let room = SOCKET_PATH_BYTES_MAX.saturating_sub(parent + 1 + SOCKET_NAME.len());
+    let room = SOCKET_PATH_BYTES_MAX.saturating_sub(parent + 1 + SERVER_SOCKET_NAME.len());
     let detail = format!(
         "room for tenant ids of {} characters",
         room.min(TENANT_ID_BYTES_MAX)

@@ -6,6 +6,7 @@ use crate::admin::client;
 use crate::admin::client::AdminError;
 use crate::admin::request::Request;
 use crate::admin::request::Response;
+use crate::cli::tenant::IMAGE_DEFAULT;
 use crate::command::Context;
 use crate::command::doctor::Check;
 use crate::command::doctor::privileges;
@@ -16,9 +17,6 @@ use crate::container::engine::Engine;
 use crate::container::engine::EngineReport;
 use crate::error::Error;
 use crate::tenant::registry::Registry;
-
-/// What `create` makes containers from unless told otherwise.
-const IMAGE_DEFAULT: &str = "postgres:18";
 
 pub(super) async fn checks(context: &Context) -> Vec<Check> {
     let mut checks = router(context).await;

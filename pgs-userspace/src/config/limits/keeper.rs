@@ -11,9 +11,6 @@ pub const KEEPER_GLOBALS_MAX: usize = 64;
 /// Longest name of such a descriptor in bytes; systemd takes 255, of which a prefix is ours.
 pub const KEEPER_NAME_BYTES_MAX: usize = 64;
 
-/// Descriptors of one slot: the client's, the backend's and the private one.
-pub const KEEPER_DESCRIPTORS_PER_SLOT: usize = 3;
-
 /// Slots in one message, so that their descriptors stay below [`KEEPER_MESSAGE_DESCRIPTORS_MAX`].
 pub const KEEPER_PUTS_PER_MESSAGE_MAX: usize = 80;
 
