@@ -16,6 +16,7 @@ use super::session::Session;
 use super::socket;
 use super::waiting::Moved;
 use super::withdrawal::Backend;
+use crate::config::limits::RUN_LOOK_INTERVAL;
 use crate::config::limits::WITHDRAWAL_LOOK_INTERVAL;
 
 impl Session {
@@ -69,6 +70,9 @@ impl Session {
                 .map_err(|error| CloseReason::ClientFailed(format!("SIOCINQ: {error}")))?;
         }
         let unreceived = self.unreceived(direction, loan);
+        if unreceived == Unreceived::UNSETTLED {
+            return Ok(Moved::At(RUN_LOOK_INTERVAL));
+        }
         let nothing = unreceived == Unreceived::Nothing && self.to_backend.is_flushed();
         if nothing && (!self.client_ended || self.to_backend.is_ended()) {
             return Ok(Moved::Done);
@@ -94,6 +98,9 @@ impl Session {
     fn move_diverted_to_client(&mut self, loan: &mut Loan<'_>) -> Result<Moved, CloseReason> {
         let direction = Direction::ToClient;
         let unreceived = self.unreceived(direction, loan);
+        if unreceived == Unreceived::UNSETTLED {
+            return Ok(Moved::At(RUN_LOOK_INTERVAL));
+        }
         if unreceived == Unreceived::Nothing && self.has_left(loan.now)? {
             return self.move_native(loan);
         }
@@ -256,13 +263,12 @@ impl Session {
     /// What the client sent before the enrolment is written on first; then the verdict may
     /// redirect.
     pub(super) fn open_to_backend(&mut self, loan: &mut Loan<'_>) -> Outcome {
-        let Some((session, kernel)) = self.in_kernel(loan) else {
+        let Some((session, _)) = self.in_kernel(loan) else {
             return Ok(());
         };
         if session.enrolment.aside().is_none() {
             return Ok(());
         }
-        kernel.take_in_hand(&session.enrolment, Direction::ToBackend);
         self.run_recorded(Direction::ToBackend, Unreceived::Nothing, loan)?;
         self.open_when_flushed(loan);
         Ok(())

@@ -37,6 +37,17 @@ pub const KERNEL_TYPES_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// What a client may have sent before its session is enrolled, in bytes; more is relayed.
 pub const ENROL_PENDING_BYTES_MAX: usize = 1024 * 1024;
 
+/// Looks at what a client's socket has accepted before its session stays with the relay: each that
+/// fails takes an acknowledgement that arrives within it.
+pub const ACCEPTED_LOOKS_MAX: usize = 64;
+
+/// Looks at a flow's counts until its run stays the same during one. The verdict can begin two runs
+/// meanwhile, so that the third finds it at rest.
+pub const RUN_LOOKS_MAX: usize = 4;
+
+/// Until the counts of a flow that did not come to rest are looked at again.
+pub const RUN_LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
 /// How long the thread that reads the verdict's notices waits for one before it looks whether it
 /// is still wanted.
 pub const NOTICES_WAIT: Duration = Duration::from_millis(500);

@@ -20,6 +20,7 @@ use super::progress::Progress;
 use super::refused::Refused;
 use super::refused::failed;
 use super::step::Step;
+use crate::config::limits::ACCEPTED_LOOKS_MAX;
 use crate::config::limits::ASIDE_RECEIVE_BUFFER_BYTES;
 use crate::config::limits::CLIENT_SEND_BUFFER_BYTES;
 use crate::config::limits::CLIENT_UNSENT_BYTES_MAX;
@@ -381,13 +382,14 @@ pub(super) fn is_silent(backend: &UnixStream) -> io::Result<bool> {
 /// Bytes that the client's socket accepted so far, exact: the router alone writes to it now, and
 /// an acknowledgement that arrives between the two questions shows in the first one asked again.
 fn settled_bytes(client: &TcpStream) -> io::Result<u64> {
-    loop {
+    for _ in 0..ACCEPTED_LOOKS_MAX {
         let before = socket::tcp_acknowledged_bytes(client)?;
         let accepted = socket::tcp_accepted_bytes(client)?;
         if socket::tcp_acknowledged_bytes(client)? == before {
             return Ok(accepted);
         }
     }
+    Err(io::Error::other("the client acknowledges without a pause"))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use pgs_common::flow::RELAY;
 use super::KernelPathError;
 use super::mapping::Mapping;
 use super::mapping::Shared;
+use super::place::Look;
 use super::place::Place;
 use super::place::Unreceived;
 use crate::datapath::direction::Direction;
@@ -282,14 +283,13 @@ impl FlowTable {
         received: u64,
     ) -> Unreceived {
         let record = self.record(place, direction);
-        loop {
-            let run = record.run.load(SeqCst);
-            let starts = record.run_starts.each_ref().map(|start| start.load(SeqCst));
-            let diverted = record.diverted.load(SeqCst);
-            if record.run.load(SeqCst) == run {
-                return Unreceived::of(run, starts, diverted, received);
-            }
-        }
+        // In this order.
+        Unreceived::at_rest(received, || Look {
+            run: record.run.load(SeqCst),
+            run_starts: record.run_starts.each_ref().map(|start| start.load(SeqCst)),
+            diverted: record.diverted.load(SeqCst),
+            run_behind: record.run.load(SeqCst),
+        })
     }
 
     /// Bytes that the verdict has seen.
@@ -303,7 +303,7 @@ impl FlowTable {
         self.record(place, direction).redirected.load(Acquire)
     }
 
-    /// Says whether the router listens for diverted bytes. Look at [`Self::diverted`] again after
+    /// Says whether the router listens for diverted bytes. Look at [`Self::unreceived`] again after
     /// it was set to false: of bytes from before there may have been no notice.
     pub(super) fn set_listening(&self, place: Place, direction: Direction, listens: bool) {
         self.orders(place, direction)

@@ -1,5 +1,6 @@
 //! Where a session's flows are in the tables, and where its diverted bytes are.
 
+use crate::config::limits::RUN_LOOKS_MAX;
 use crate::datapath::direction::Direction;
 
 /// A session's two flows, as an index: `2 * place` is to the backend, the next one to the client.
@@ -43,6 +44,21 @@ pub(in crate::datapath) enum Unreceived {
 }
 
 impl Unreceived {
+    /// It cannot be told how many, and where: so none may be read, and they are not nothing.
+    pub(in crate::datapath) const UNSETTLED: Self = Self::AtSource(0);
+
+    /// What counts say that the verdict may be changing. Without the router's writing it begins at
+    /// most two runs, see `takes_source` of the program.
+    pub(super) fn at_rest(received: u64, mut look: impl FnMut() -> Look) -> Self {
+        for _ in 0..RUN_LOOKS_MAX {
+            let look = look();
+            if look.run_behind == look.run {
+                return Self::of(look.run, look.run_starts, look.diverted, received);
+            }
+        }
+        Self::UNSETTLED
+    }
+
     /// See [`pgs_common::flow::Record::run_starts`].
     pub(super) fn of(run: u32, starts: [u64; 2], diverted: u64, received: u64) -> Self {
         let present = starts[(run & 1) as usize];
@@ -62,9 +78,39 @@ impl Unreceived {
     }
 }
 
+/// One look at the counts of a flow.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    pub(super) run: u32,
+    pub(super) run_starts: [u64; 2],
+    pub(super) diverted: u64,
+    /// The run's number, looked at again behind all others.
+    pub(super) run_behind: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_that_never_rest_are_taken_for_something_that_may_not_be_read() {
+        let mut looks = 0;
+        let mut after = |resting: usize| {
+            looks = 0;
+            Unreceived::at_rest(0, || {
+                looks += 1;
+                Look {
+                    run: 0,
+                    run_starts: [0, 0],
+                    diverted: 7,
+                    run_behind: u32::from(looks < resting),
+                }
+            })
+        };
+        assert_eq!(after(RUN_LOOKS_MAX), Unreceived::AtSource(7));
+        assert_eq!(after(RUN_LOOKS_MAX + 1), Unreceived::UNSETTLED);
+        assert_ne!(Unreceived::UNSETTLED, Unreceived::Nothing);
+    }
 
     #[test]
     fn each_byte_is_looked_for_where_it_went() {
