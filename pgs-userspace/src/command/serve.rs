@@ -11,6 +11,7 @@ use crate::command::configuration;
 use crate::config::sections::LogFormat;
 use crate::config::source::Said;
 use crate::config::value::Value as _;
+use crate::datapath::DataPathError;
 use crate::datapath::PathRequest;
 use crate::error::Error;
 use crate::error::Kind;
@@ -139,7 +140,8 @@ impl From<ServeError> for Error {
             {
                 (Kind::PermissionDenied, Some("run it as root"))
             }
-            ServeError::DataPath(_) => (
+            // The one who asked for nothing but the kernel path: else there is the relay.
+            ServeError::DataPath(DataPathError::KernelRefused(_)) => (
                 Kind::Internal,
                 Some("`--path auto` falls back to the relay; `pgs doctor` looks closer"),
             ),
@@ -148,7 +150,8 @@ impl From<ServeError> for Error {
                 Some("`pgs tls set --default` installs one, `pgs tls self-signed` makes one"),
             ),
             ServeError::Privileges(_) => (Kind::PermissionDenied, None),
-            ServeError::Tls(_)
+            ServeError::DataPath(DataPathError::Worker(_))
+            | ServeError::Tls(_)
             | ServeError::System { .. }
             | ServeError::Thread(_)
             | ServeError::Fault(_)

@@ -1,5 +1,6 @@
 //! What was found at the start: which path there is, and why not the other.
 
+use super::DataPathError;
 use super::PathRequest;
 use super::canary;
 use super::kernel;
@@ -30,6 +31,19 @@ impl Findings {
             fallback: None,
             canaries: None,
         }
+    }
+
+    /// The kernel path does not work here: the relay has to do, where it may.
+    pub(super) fn refuse(&mut self, fallback: Fallback) -> Result<(), DataPathError> {
+        let reason = &fallback.reason;
+        if self.requested == PathRequest::Kernel {
+            return Err(DataPathError::KernelRefused(reason.clone()));
+        }
+        tracing::warn!(%reason, "the kernel path does not work here: every session is relayed");
+        self.kernel = false;
+        self.one_way = None;
+        self.fallback = Some(fallback);
+        Ok(())
     }
 
     /// Why every session is relayed, where the user had not ruled the kernel path out.

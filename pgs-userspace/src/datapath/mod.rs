@@ -14,6 +14,7 @@ pub mod handover;
 pub mod kernel;
 pub mod meter;
 mod notified;
+mod opening;
 #[cfg(test)]
 mod outliving_tests;
 mod pump;
@@ -52,6 +53,9 @@ use kernel::KernelBytes;
 use kernel::KernelPath;
 use meter::Meter;
 use notified::Following;
+use opening::Opened;
+use opening::workers_for;
+use reach::Meters;
 use reach::WorkerHandle;
 
 /// Which path the user asked for.
@@ -80,9 +84,7 @@ impl PathRequest {
 #[derive(Debug, thiserror::Error)]
 pub enum DataPathError {
     /// `--path kernel` on a machine where it does not work.
-    #[error(
-        "the kernel path does not work here: {0}\n\nhint: `--path auto` falls back to the relay"
-    )]
+    #[error("the kernel path does not work here: {0}")]
     KernelRefused(String),
     /// A worker cannot be started.
     #[error("cannot start a data path worker: {0}")]
@@ -123,47 +125,40 @@ impl Prepared {
 }
 
 impl DataPath {
-    /// Starts the workers, one for each core. `held` are the descriptors that the last router has
-    /// left, by name: its maps are used where they can be.
+    /// Starts the workers, one for each core up to `WORKERS_MAX`. `held` are the descriptors that
+    /// the last router has left, by name: its maps are used where they can be.
     pub fn start(
         prepared: Prepared,
         held: HashMap<String, OwnedFd>,
     ) -> Result<Self, DataPathError> {
-        let Prepared { kernel, findings } = prepared;
-        let refused =
-            |error: kernel::KernelPathError| DataPathError::KernelRefused(error.to_string());
-        let own_object = kernel.as_ref().map(|kernel| kernel.object().clone());
-        let left = match &kernel {
-            Some(kernel) => kernel.with_maps_of(held).map_err(refused)?,
-            None => None,
+        let Prepared {
+            kernel,
+            mut findings,
+        } = prepared;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = workers_for(cores);
+        let opened = kernel.map(|kernel| Opened::new(kernel, held, count));
+        let opened = opened.transpose().or_else(|error| {
+            findings.refuse(Fallback::from(&error))?;
+            Ok::<_, DataPathError>(None)
+        })?;
+        let (kernel, inherited, older_object, accesses, notices) = match opened {
+            Some(opened) => (
+                Some(opened.kernel),
+                opened.inherited,
+                opened.older_object,
+                opened.accesses,
+                Some(opened.notices),
+            ),
+            None => (None, false, None, Vec::new(), None),
         };
-        let inherited = left.is_some();
-        let kernel = left.or(kernel);
-        let older_object = kernel.as_ref().map(KernelPath::object).filter(|object| {
-            // As long as its sessions live, its maps do.
-            Some(*object) != own_object.as_ref()
-        });
-        let older_object = older_object.map(ToString::to_string);
-        if let Some(object) = &older_object {
-            tracing::warn!(
-                object,
-                "sessions of a router with another eBPF object go on: all sessions use its \
-                 programs until `pgs serve` starts while none is in the kernel"
-            );
-        }
-        let count = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut workers = Vec::with_capacity(count);
-        for index in 0..count {
-            let access = kernel
-                .as_ref()
-                .map(|kernel| kernel.access(index as u32, count as u32))
-                .transpose()
-                .map_err(refused)?;
-            workers.push(WorkerHandle::start(index, access)?);
-        }
+        let mut accesses = accesses.into_iter();
+        let workers = (0..count)
+            .map(|index| WorkerHandle::start(index, accesses.next()))
+            .collect::<Result<Vec<_>, _>>()?;
         let following = Arc::<Following>::default();
-        if let Some(kernel) = &kernel {
-            notified::follow(kernel, &workers, Arc::clone(&following))?;
+        if let Some(notices) = notices {
+            notified::follow(notices, &workers, Arc::clone(&following))?;
         }
         let flows = kernel.as_ref().map(|kernel| Arc::clone(kernel.flows()));
         let accounts = match &flows {
@@ -220,12 +215,12 @@ impl DataPath {
         Err(handover)
     }
 
-    /// Ends the session that `meter` counts.
-    pub fn end(&self, meter: &Arc<Meter>, reason: &CloseReason) {
-        for worker in &self.workers {
-            if !worker.end(meter, reason.clone()) {
-                tracing::error!("a worker's commands are full: a session was not ended");
-            }
+    /// Ends the sessions that these meters count.
+    pub fn end<'m>(&self, meters: impl IntoIterator<Item = &'m Arc<Meter>>, reason: &CloseReason) {
+        // One command however many there are: each has to have its place in a bounded queue.
+        let meters = Arc::new(meters.into_iter().collect::<Meters>());
+        if !meters.are_none() {
+            self.tell_all(|worker| worker.end(&meters, reason));
         }
     }
 
@@ -300,11 +295,8 @@ fn choose(requested: PathRequest) -> Result<(Option<KernelPath>, Findings), Data
         return Ok((None, findings));
     }
     let kernel = find(&mut findings);
-    if let Some(reason) = findings.reason() {
-        if requested == PathRequest::Kernel {
-            return Err(DataPathError::KernelRefused(reason.to_owned()));
-        }
-        tracing::warn!(%reason, "the kernel path does not work here: every session is relayed");
+    if let Some(fallback) = findings.fallback.take() {
+        findings.refuse(fallback)?;
     }
     Ok((kernel, findings))
 }

@@ -1,15 +1,14 @@
 //! The thread that reads the verdict's notices.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
-use super::DataPathError;
 use super::kernel;
-use super::kernel::KernelPath;
-use super::kernel::KernelPathError;
+use super::kernel::Notices;
 use super::reach::WorkerHandle;
 use super::reach::WorkerReach;
 use crate::config::limits::NOTICES_WAIT;
@@ -48,12 +47,10 @@ impl Following {
 
 /// Brings the verdict's notices to the worker that has the session. Ends with the process.
 pub(super) fn follow(
-    kernel: &KernelPath,
+    mut notices: Notices,
     workers: &[WorkerHandle],
     following: Arc<Following>,
-) -> Result<(), DataPathError> {
-    let refused = |error: KernelPathError| DataPathError::KernelRefused(error.to_string());
-    let mut notices = kernel.notices().map_err(refused)?;
+) -> io::Result<()> {
     let workers: Vec<_> = workers.iter().map(WorkerHandle::reach).collect();
     let mut run = move || {
         loop {
@@ -79,6 +76,6 @@ pub(super) fn follow(
 fn bring(workers: &[WorkerReach], place: kernel::Place) {
     let part = kernel::part_of(place, workers.len() as u32);
     if !workers[part as usize % workers.len()].notice(place) {
-        tracing::error!("a worker's commands are full: a client's bytes wait");
+        tracing::error!("a worker has ended: a client's bytes wait");
     }
 }

@@ -1,7 +1,11 @@
 //! The other threads' end of a worker: what it can be told.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::mpsc::Receiver;
 use std::sync::mpsc::SyncSender;
 use std::sync::mpsc::TrySendError;
 use std::sync::mpsc::sync_channel;
@@ -31,8 +35,32 @@ pub(super) enum Command {
     Released,
     TakeBack,
     KeepAgain,
-    End(Arc<Meter>, CloseReason),
+    End(Arc<Meters>, CloseReason),
     EndAll(CloseReason),
+}
+
+/// Meters of sessions, by their addresses. Each is held, so that no other meter comes to have its
+/// address meanwhile.
+#[derive(Debug)]
+pub(super) struct Meters(HashMap<usize, Arc<Meter>>);
+
+impl Meters {
+    /// Whether this very meter is among them.
+    pub(super) fn contain(&self, meter: &Arc<Meter>) -> bool {
+        self.0.contains_key(&Arc::as_ptr(meter).addr())
+    }
+
+    /// Whether there are none.
+    pub(super) fn are_none(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'m> FromIterator<&'m Arc<Meter>> for Meters {
+    fn from_iter<Those: IntoIterator<Item = &'m Arc<Meter>>>(meters: Those) -> Self {
+        let by_address = |meter: &Arc<Meter>| (Arc::as_ptr(meter).addr(), Arc::clone(meter));
+        Self(meters.into_iter().map(by_address).collect())
+    }
 }
 
 /// What it takes to tell a worker something.
@@ -40,6 +68,17 @@ pub(super) enum Command {
 pub(super) struct WorkerReach {
     commands: SyncSender<Command>,
     wake: Arc<EventFd>,
+    look_at_all: Arc<AtomicBool>,
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    pub(super) commands: Receiver<Command>,
+    /// Written to behind every command, and behind [`Self::look_at_all`].
+    pub(super) wake: Arc<EventFd>,
+    /// Notices were lost: there was no place for them among the commands.
+    pub(super) look_at_all: Arc<AtomicBool>,
 }
 
 /// The other threads' end of a worker.
@@ -52,10 +91,8 @@ pub(super) struct WorkerHandle {
 impl WorkerHandle {
     /// Starts a worker; `kernel` is `None` when it is to relay everything.
     pub(super) fn start(index: usize, kernel: Option<KernelAccess>) -> io::Result<Self> {
-        let (commands, inbox) = sync_channel(WORKER_COMMANDS_MAX);
-        let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        let wake = Arc::new(wake);
-        let mut worker = Worker::new(inbox, Arc::clone(&wake), kernel)?;
+        let (reach, inbox) = WorkerReach::new(WORKER_COMMANDS_MAX)?;
+        let mut worker = Worker::new(inbox, kernel)?;
         let thread = std::thread::Builder::new()
             .name(format!("data-path-{index}"))
             .spawn(move || {
@@ -63,7 +100,7 @@ impl WorkerHandle {
                 worker.run();
             })?;
         Ok(Self {
-            reach: WorkerReach { commands, wake },
+            reach,
             thread: std::sync::Mutex::new(Some(thread)),
         })
     }
@@ -85,11 +122,6 @@ impl WorkerHandle {
                 _ => Ok(()),
             },
         }
-    }
-
-    /// Ends the session that `meter` counts, if it is this worker's. False when too much waits.
-    pub(super) fn end(&self, meter: &Arc<Meter>, reason: CloseReason) -> bool {
-        self.reach.tell(Command::End(Arc::clone(meter), reason))
     }
 
     /// For another thread.
@@ -130,9 +162,39 @@ impl WorkerHandle {
 }
 
 impl WorkerReach {
-    /// Tells of diverted bytes of the session at this place. False when too much waits.
+    /// For a worker for which at most so many commands wait.
+    pub(super) fn new(commands_max: usize) -> io::Result<(Self, Inbox)> {
+        let (commands, inbox) = sync_channel(commands_max);
+        let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        let reach = Self {
+            commands,
+            wake: Arc::new(wake),
+            look_at_all: Arc::default(),
+        };
+        let inbox = Inbox {
+            commands: inbox,
+            wake: Arc::clone(&reach.wake),
+            look_at_all: Arc::clone(&reach.look_at_all),
+        };
+        Ok((reach, inbox))
+    }
+
+    /// Tells of diverted bytes of the session at this place; false where the worker has ended.
+    /// There is no second notice of them: where too much waits, the worker looks at all its
+    /// sessions.
     pub(super) fn notice(&self, place: Place) -> bool {
-        self.tell(Command::Notice(place))
+        let told = self.commands.try_send(Command::Notice(place));
+        if matches!(told, Err(TrySendError::Full(_))) && !self.look_at_all.swap(true, SeqCst) {
+            tracing::warn!("a worker's commands are full: it looks at all its sessions");
+        }
+        self.wake();
+        !matches!(told, Err(TrySendError::Disconnected(_)))
+    }
+
+    /// Ends the sessions that these meters count, those that are this worker's. Waits for its
+    /// place: nobody asks again.
+    pub(super) fn end(&self, meters: &Arc<Meters>, reason: &CloseReason) -> bool {
+        self.tell_surely(Command::End(Arc::clone(meters), reason.clone()))
     }
 
     /// Gives the worker a session that another router has left; gives it back when too much waits.

@@ -372,11 +372,6 @@ impl Session {
         lease.closed(reason);
     }
 
-    /// Whether this is the session that `meter` counts.
-    pub(super) fn is_counted_on(&self, meter: &Arc<Meter>) -> bool {
-        Arc::ptr_eq(&self.meter, meter)
-    }
-
     /// Its place in the kernel's tables, if it has one.
     pub(super) fn place(&self) -> Option<Place> {
         match &self.path {

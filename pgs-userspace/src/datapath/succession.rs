@@ -97,7 +97,7 @@ impl DataPath {
         self.tell_all(WorkerReach::keep_again);
     }
 
-    fn tell_all(&self, tell: impl Fn(&WorkerReach) -> bool) {
+    pub(super) fn tell_all(&self, tell: impl Fn(&WorkerReach) -> bool) {
         for worker in &self.workers {
             if !tell(&worker.reach()) {
                 tracing::error!("a worker has ended: its sessions end with this process");

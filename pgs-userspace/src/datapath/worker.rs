@@ -7,8 +7,7 @@ use std::collections::BinaryHeap;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -17,7 +16,6 @@ use nix::sys::epoll::EpollCreateFlags;
 use nix::sys::epoll::EpollEvent;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::epoll::EpollTimeout;
-use nix::sys::eventfd::EventFd;
 
 use leaving::Leaving;
 
@@ -26,8 +24,9 @@ use super::handover::Handover;
 use super::handover::Orphan;
 use super::kernel::KernelAccess;
 use super::kernel::Place;
-use super::meter::Meter;
 use super::reach::Command;
+use super::reach::Inbox;
+use super::reach::Meters;
 use super::session::Interests;
 use super::session::Loan;
 use super::session::Session;
@@ -43,8 +42,7 @@ use crate::config::limits::WORKER_EVENTS_MAX;
 /// The thread's own.
 pub(super) struct Worker {
     epoll: Epoll,
-    inbox: Receiver<Command>,
-    wake: Arc<EventFd>,
+    inbox: Inbox,
     kernel: Option<KernelAccess>,
     sessions: Vec<Entry>,
     free: Vec<u32>,
@@ -67,17 +65,13 @@ struct Entry {
 }
 
 impl Worker {
-    pub(super) fn new(
-        inbox: Receiver<Command>,
-        wake: Arc<EventFd>,
-        kernel: Option<KernelAccess>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(inbox: Inbox, kernel: Option<KernelAccess>) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE_TOKEN))?;
+        let wakes = EpollEvent::new(EpollFlags::EPOLLIN, WAKE_TOKEN);
+        epoll.add(&inbox.wake, wakes)?;
         Ok(Self {
             epoll,
             inbox,
-            wake,
             kernel,
             sessions: Vec::new(),
             free: Vec::new(),
@@ -127,8 +121,8 @@ impl Worker {
 
     fn take_commands(&mut self) {
         // Reset before the inbox is read: a command that comes later wakes again.
-        self.wake.read().ok();
-        while let Ok(command) = self.inbox.try_recv() {
+        self.inbox.wake.read().ok();
+        while let Ok(command) = self.inbox.commands.try_recv() {
             match command {
                 Command::Adopt(handover) => self.adopt(*handover),
                 Command::Resume(orphan) => self.resume(*orphan),
@@ -152,11 +146,17 @@ impl Worker {
                     }
                 }
                 Command::Notice(place) => self.on_notice(place),
-                Command::End(meter, reason) => self.end(&meter, &reason),
+                Command::End(meters, reason) => self.end(&meters, &reason),
                 Command::EndAll(reason) => {
                     self.ending = true;
                     self.end_all(&reason);
                 }
+            }
+        }
+        // Behind the commands: a session that one of them brought may be the one that it is about.
+        if self.inbox.look_at_all.swap(false, SeqCst) {
+            for index in 0..self.sessions.len() {
+                self.notice_at(index as u32);
             }
         }
     }
@@ -216,9 +216,12 @@ impl Worker {
 
     fn on_notice(&mut self, place: Place) {
         // A session that has ended meanwhile has nothing to be told.
-        let Some(index) = self.by_place.get(&place).copied() else {
-            return;
-        };
+        if let Some(index) = self.by_place.get(&place).copied() {
+            self.notice_at(index);
+        }
+    }
+
+    fn notice_at(&mut self, index: u32) {
         let Some(session) = self.sessions[index as usize].session.as_mut() else {
             return;
         };
@@ -268,32 +271,28 @@ impl Worker {
             return;
         }
         let token = |side| pack(index, entry.generation, side);
-        let mut result = listen(
-            &self.epoll,
-            &session.client,
-            before.client,
-            wanted.client,
-            token(Side::Client),
-        )
-        .and_then(|()| {
-            listen(
-                &self.epoll,
-                &session.backend,
-                before.backend,
-                wanted.backend,
-                token(Side::Backend),
-            )
-        });
-        if let (Some(aside), Ok(())) = (session.aside(), result) {
-            let token = token(Side::Aside);
-            result = listen(&self.epoll, aside, before.aside, wanted.aside, token);
-        }
+        let epoll = &self.epoll;
+        let (client, backend) = (before.client, before.backend);
+        let (at_client, at_backend) = (token(Side::Client), token(Side::Backend));
+        let result = listen(epoll, &session.client, client, wanted.client, at_client)
+            .map_err(|errno| CloseReason::ClientFailed(format!("epoll_ctl: {errno}")))
+            .and_then(|()| {
+                listen(epoll, &session.backend, backend, wanted.backend, at_backend)
+                    .map_err(|errno| CloseReason::BackendFailed(format!("epoll_ctl: {errno}")))
+            })
+            .and_then(|()| match session.aside() {
+                Some(aside) => {
+                    let token = token(Side::Aside);
+                    listen(epoll, aside, before.aside, wanted.aside, token).map_err(|errno| {
+                        let what = "epoll_ctl of the private socket";
+                        CloseReason::BackendFailed(format!("{what}: {errno}"))
+                    })
+                }
+                None => Ok(()),
+            });
         entry.registered = Some(wanted);
-        if let Err(errno) = result {
-            self.close(
-                index,
-                CloseReason::ClientFailed(format!("epoll_ctl: {errno}")),
-            );
+        if let Err(reason) = result {
+            self.close(index, reason);
         }
     }
 
@@ -317,17 +316,14 @@ impl Worker {
         Some(session)
     }
 
-    fn end(&mut self, meter: &Arc<Meter>, reason: &CloseReason) {
-        let is_it = |entry: &Entry| {
-            entry
-                .session
-                .as_ref()
-                .is_some_and(|session| session.is_counted_on(meter))
-        };
-        match self.sessions.iter().position(is_it) {
-            Some(index) => self.close(index as u32, reason.clone()),
-            None => self.end_left(meter, reason),
+    fn end(&mut self, meters: &Meters, reason: &CloseReason) {
+        for index in 0..self.sessions.len() {
+            let session = self.sessions[index].session.as_ref();
+            if session.is_some_and(|session| meters.contain(&session.meter)) {
+                self.close(index as u32, reason.clone());
+            }
         }
+        self.end_left(meters, reason);
     }
 
     fn end_all(&mut self, reason: &CloseReason) {
@@ -361,3 +357,7 @@ fn listen(
         (Some(_), Some(events)) => epoll.modify(socket, &mut EpollEvent::new(events, token)),
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

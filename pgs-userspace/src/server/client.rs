@@ -92,7 +92,7 @@ impl ClientStream for TcpStream {
             );
         } else if let Some(reason) = session.ending() {
             // Ended between its login and its adoption, when the data path did not know it yet.
-            door.data_path.end(&session.meter, reason);
+            door.data_path.end([&session.meter], reason);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::connection::FrontDoor;
 use super::counters::Counters;
 use super::sessions::Session;
+use super::sessions::Sessions;
 use crate::config::limits::IDLE_CHECK_INTERVAL;
 use crate::datapath::handover::CloseReason;
 use crate::datapath::meter::Path;
@@ -16,15 +17,14 @@ use crate::datapath::meter::Path;
 pub(super) async fn watch(door: Arc<FrontDoor>) {
     loop {
         tokio::time::sleep(IDLE_CHECK_INTERVAL).await;
-        for session in door
+        let over = door
             .sessions
-            .bounded_by_idleness(|session| is_over(&door, session))
-        {
+            .bounded_by_idleness(|session| is_over(&door, session));
+        for session in &over {
             Counters::add(&door.counters.sessions_idle);
             tracing::info!(session = session.id, tenant = %session.tenant, "session idle too long");
-            door.sessions
-                .end(&session, &CloseReason::Idle, &door.data_path);
         }
+        Sessions::end(&over, &CloseReason::Idle, &door.data_path);
     }
 }
 

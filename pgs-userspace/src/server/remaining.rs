@@ -18,6 +18,7 @@ use super::connection::FrontDoor;
 use super::keeping::Keeping;
 use super::keeping::describe;
 use super::sessions::Session;
+use super::sessions::Sessions;
 use crate::config::limits::ELSEWHERE_LOOK_INTERVAL;
 use crate::config::limits::ELSEWHERE_LOOKS_PER_ACCOUNT;
 use crate::config::limits::KEEPER_SLOTS_MAX;
@@ -191,12 +192,11 @@ pub(super) async fn mind(door: Arc<FrontDoor>) {
             _ => continue,
         }
         let wanted = keeping.asked_for(&place.table);
-        for session in door.sessions.list(None) {
-            if wanted.contains(&session.id) {
-                tracing::info!(session = session.id, "the other router asks for its end");
-                let reason = CloseReason::Terminated;
-                door.sessions.end(&session, &reason, &door.data_path);
-            }
+        let mut sessions = door.sessions.list(None);
+        sessions.retain(|session| wanted.contains(&session.id));
+        for session in &sessions {
+            tracing::info!(session = session.id, "the other router asks for its end");
         }
+        Sessions::end(&sessions, &CloseReason::Terminated, &door.data_path);
     }
 }

@@ -309,16 +309,16 @@ impl Sessions {
     /// Ends every session of a tenant, wherever it is; how many were told.
     pub(super) fn terminate(&self, tenant: &str, data_path: &DataPath) -> usize {
         let sessions = self.list(Some(tenant));
-        for session in &sessions {
-            self.end(session, &CloseReason::Terminated, data_path);
-        }
+        Self::end(&sessions, &CloseReason::Terminated, data_path);
         sessions.len()
     }
 
-    /// Ends one session, wherever it is.
-    pub(super) fn end(&self, session: &Session, reason: &CloseReason, data_path: &DataPath) {
-        session.end(reason.clone());
-        data_path.end(&session.meter, reason);
+    /// Ends these sessions, wherever they are.
+    pub(super) fn end(sessions: &[Arc<Session>], reason: &CloseReason, data_path: &DataPath) {
+        for session in sessions {
+            session.end(reason.clone());
+        }
+        data_path.end(sessions.iter().map(|session| &session.meter), reason);
     }
 
     /// Those of which `is_over` says so, among the ones whose idleness is bounded. Costs nothing

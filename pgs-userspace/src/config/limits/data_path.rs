@@ -14,7 +14,12 @@ pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
 /// Events that one worker takes from the kernel at once.
 pub const WORKER_EVENTS_MAX: usize = 256;
 
-/// Commands that wait for one worker; beyond that the sender is told.
+/// Workers of one router; it has one for each core up to this. Each has a socket of the 256 in the
+/// map `PROBES`, which routers that take over from one another share.
+pub const WORKERS_MAX: usize = 64;
+
+/// Commands that wait for one worker; beyond that the sender waits, is told, or has the worker look
+/// at all its sessions.
 pub const WORKER_COMMANDS_MAX: usize = 16_384;
 
 /// epoll waits in whole milliseconds. A wait is rounded up by this, or it would end in a busy loop.

@@ -56,6 +56,7 @@ pub(super) use withdrawal::Standing;
 
 use super::direction::Direction;
 use crate::config::limits::VERDICT_BOUNDS;
+use crate::config::limits::WORKERS_MAX;
 
 /// Path of another object to load instead of the embedded one, for work on the program itself.
 pub const OBJECT_VARIABLE: &str = "PGS_EBPF_OBJECT";
@@ -207,6 +208,9 @@ impl KernelPath {
         Notices::open(map_of(&self.maps.notices, Map::RingBuf)?)
     }
 }
+
+// A router, the one that it takes over from, and one before that which still has sessions.
+const _: () = assert!(3 * WORKERS_MAX <= flow::PROBES_MAX as usize);
 
 /// The places of one part of the workers.
 fn places_of(part: u32, parts: u32) -> std::ops::Range<u32> {

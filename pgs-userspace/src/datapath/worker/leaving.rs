@@ -1,12 +1,10 @@
 //! What a worker does with its sessions when another router comes, and when that one does not.
 
-use std::sync::Arc;
-
 use super::Worker;
 use super::listen;
 use super::loan;
 use crate::datapath::handover::CloseReason;
-use crate::datapath::meter::Meter;
+use crate::datapath::reach::Meters;
 use crate::datapath::session::Session;
 
 /// Moved as it is: a session is large.
@@ -95,11 +93,10 @@ impl Worker {
         }
     }
 
-    /// Ends a session that is left and not yet another router's.
-    pub(super) fn end_left(&mut self, meter: &Arc<Meter>, reason: &CloseReason) {
-        let is_it = |session: &Left| session.is_counted_on(meter);
-        if let Some(index) = self.leaving.left.iter().position(is_it) {
-            let session = self.leaving.left.swap_remove(index);
+    /// Ends sessions that are left and not yet another router's.
+    pub(super) fn end_left(&mut self, meters: &Meters, reason: &CloseReason) {
+        let is_one = |session: &mut Left| meters.contain(&session.meter);
+        for session in self.leaving.left.extract_if(.., is_one) {
             session.close(reason.clone(), self.kernel.as_mut());
         }
     }
