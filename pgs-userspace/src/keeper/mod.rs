@@ -10,6 +10,7 @@
 //! | [`link`] | the router's side of a keeper process: starts it, feeds it, replaces it |
 //! | [`process`] | the keeper process itself |
 //! | [`systemd`] | systemd's store in its place |
+//! | [`owner`] | which process serves a session itself |
 //! | [`table`] | what is known of each session, in memory that is kept with it |
 //!
 //! Knows nothing of what a descriptor is for, and nothing of aya.
@@ -24,6 +25,7 @@ pub mod inquiry;
 pub mod link;
 mod link_thread;
 mod message;
+pub mod owner;
 pub mod process;
 mod state;
 pub mod store;

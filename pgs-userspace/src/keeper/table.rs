@@ -24,7 +24,8 @@
 //! | 314 | 1 + 63 | tenant: length, text |
 //! | 378 | 1 + 63 | user, cut |
 //! | 442 | 1 + 63 | database, cut |
-//! | 506 | 486 | zero |
+//! | 506 | 8 | when the process at 12 was started, in clock ticks since boot; zero if not known |
+//! | 514 | 478 | zero |
 //! | 992 | 8 + 8 | bytes to the backend and to the client that were relayed |
 //! | 1008 | 8 | both added up, inverted: a check of the two |
 //! | 1016 | 8 | not zero: the owner is asked to end the session |
@@ -51,6 +52,7 @@ use sha2::Sha256;
 
 pub use owned::Owned;
 
+use super::owner::Owner;
 use super::store::Slot;
 use crate::config::limits::CANCEL_KEY_BYTES_MAX;
 use crate::config::limits::KEEPER_SLOTS_MAX;
@@ -69,11 +71,13 @@ const KEY_OFFSET: usize = 58;
 const TENANT_OFFSET: usize = 314;
 const USER_OFFSET: usize = 378;
 const DATABASE_OFFSET: usize = 442;
+const STARTED_OFFSET: usize = 506;
 
 const _: () = assert!(KEY_OFFSET + CANCEL_KEY_BYTES_MAX == TENANT_OFFSET);
 const _: () = assert!(TENANT_OFFSET + 1 + TENANT_ID_BYTES_MAX == USER_OFFSET);
 const _: () = assert!(USER_OFFSET + 1 + TABLE_NAME_BYTES_MAX == DATABASE_OFFSET);
-const _: () = assert!(DATABASE_OFFSET + 1 + TABLE_NAME_BYTES_MAX <= CHECKED.end);
+const _: () = assert!(DATABASE_OFFSET + 1 + TABLE_NAME_BYTES_MAX == STARTED_OFFSET);
+const _: () = assert!(STARTED_OFFSET + 8 <= CHECKED.end);
 const _: () = assert!(TOTALS_OFFSET + TOTALS_BYTES <= TABLE_RECORD_BYTES);
 
 /// What is known of one session.
@@ -81,7 +85,7 @@ const _: () = assert!(TOTALS_OFFSET + TOTALS_BYTES <= TABLE_RECORD_BYTES);
 pub struct Record {
     /// The process that serves it itself: whoever takes over leaves it alone. None where the
     /// session goes on without one.
-    pub owner: Option<u32>,
+    pub owner: Option<Owner>,
     /// As in `pgs sessions`.
     pub session: u64,
     /// When the connection was accepted, in microseconds since 1970.
@@ -277,7 +281,10 @@ impl Record {
             bytes[offset..offset + part.len()].copy_from_slice(part);
         };
         put(8, &VERSION.to_le_bytes());
-        put(12, &self.owner.unwrap_or(0).to_le_bytes());
+        if let Some(owner) = self.owner {
+            put(12, &owner.process_id.to_le_bytes());
+            put(STARTED_OFFSET, &owner.started_ticks.to_le_bytes());
+        }
         put(16, &self.session.to_le_bytes());
         put(24, &self.begun_microseconds.to_le_bytes());
         put(32, &self.backend_process_id.to_le_bytes());
@@ -326,7 +333,11 @@ impl Record {
         let key_bytes = usize::from(u16::from_le_bytes([bytes[56], bytes[57]]));
         let key = bytes[KEY_OFFSET..TENANT_OFFSET].get(..key_bytes)?;
         Some(Self {
-            owner: Some(half(12)).filter(|owner| *owner != 0),
+            owner: Some(Owner {
+                process_id: half(12),
+                started_ticks: number(&bytes[STARTED_OFFSET..STARTED_OFFSET + 8]),
+            })
+            .filter(|owner| owner.process_id != 0),
             session: number(&bytes[16..24]),
             begun_microseconds: number(&bytes[24..32]),
             backend_process_id: half(32),

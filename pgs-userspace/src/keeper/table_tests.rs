@@ -16,20 +16,30 @@ fn record() -> impl Strategy<Value = Record> {
     let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u8>());
     let key = prop::collection::vec(any::<u8>(), 0..=CANCEL_KEY_BYTES_MAX);
     let texts = ("[a-z0-9_]{1,63}", "[a-zé€]{0,20}", ".{0,15}");
-    (client, numbers, key, texts, prop::option::of(1u32..)).prop_map(
-        |(client, (session, begun, backend, path), cancel_key, texts, owner)| Record {
-            owner,
-            session,
-            begun_microseconds: begun,
-            backend_process_id: backend,
-            path,
-            client,
-            cancel_key,
-            tenant: texts.0,
-            user: texts.1,
-            database: texts.2,
-        },
+    (
+        client,
+        numbers,
+        key,
+        texts,
+        prop::option::of((1u32.., any::<u64>())),
     )
+        .prop_map(
+            |(client, (session, begun, backend, path), cancel_key, texts, owner)| Record {
+                owner: owner.map(|(process_id, started_ticks)| Owner {
+                    process_id,
+                    started_ticks,
+                }),
+                session,
+                begun_microseconds: begun,
+                backend_process_id: backend,
+                path,
+                client,
+                cancel_key,
+                tenant: texts.0,
+                user: texts.1,
+                database: texts.2,
+            },
+        )
 }
 
 proptest! {
@@ -162,11 +172,18 @@ fn no_key_is_ever_printed() {
     assert!(!format!("{record:?}").contains("211"));
 }
 
+fn owner_of(process_id: u32) -> Owner {
+    Owner {
+        process_id,
+        started_ticks: 3,
+    }
+}
+
 #[test]
 fn what_has_an_owner_is_found_and_can_be_asked_for() {
     let table = SessionTable::create().unwrap();
-    let session = |session, owner| Record {
-        owner,
+    let session = |session, owner: Option<u32>| Record {
+        owner: owner.map(owner_of),
         session,
         begun_microseconds: 1,
         backend_process_id: 2,
@@ -195,9 +212,9 @@ fn what_has_an_owner_is_found_and_can_be_asked_for() {
     assert_eq!(
         found,
         [
-            (slots[0], Some(7), all),
-            (slots[2], Some(8), all),
-            (slots[3], Some(7), all)
+            (slots[0], Some(owner_of(7)), all),
+            (slots[2], Some(owner_of(8)), all),
+            (slots[3], Some(owner_of(7)), all)
         ]
     );
 

@@ -18,6 +18,7 @@ use super::outliving::parse;
 use crate::config::directories::Directories;
 use crate::config::limits::ELSEWHERE_LOOK_INTERVAL;
 use crate::datapath::meter::Path;
+use crate::keeper::owner::Owner;
 use crate::keeper::store::Slot;
 use crate::keeper::table::Entry;
 use crate::keeper::table::Record;
@@ -40,7 +41,7 @@ pub(super) struct Elsewhere {
 #[derive(Debug)]
 struct Guest {
     slot: Slot,
-    owner: u32,
+    owner: Owner,
     lease: SessionLease,
 }
 
@@ -114,7 +115,7 @@ impl Elsewhere {
         let lease = self
             .door
             .sessions
-            .note(known.id, identity, known.meter, owner);
+            .note(known.id, identity, known.meter, owner.process_id);
         let session = lease.session();
         session
             .backend_pid
@@ -209,14 +210,15 @@ impl Guest {
 
 /// Which of the processes that have sessions run, each asked for once.
 #[derive(Debug, Default)]
-struct Owners(HashMap<u32, bool>);
+struct Owners(HashMap<Owner, bool>);
 
 impl Owners {
-    fn is_alive(&mut self, process_id: u32) -> bool {
-        *self.0.entry(process_id).or_insert_with(|| {
-            // A process does not wait for itself: it may have the number of one that is gone.
-            process_id != std::process::id()
-                && std::path::Path::new(&format!("/proc/{process_id}")).exists()
-        })
+    fn is_alive(&mut self, owner: Owner) -> bool {
+        // A process does not wait for itself: it may have the number of one that is gone.
+        let is_other = owner.process_id != std::process::id();
+        *self
+            .0
+            .entry(owner)
+            .or_insert_with(|| is_other && owner.is_alive())
     }
 }

@@ -24,6 +24,7 @@ use crate::config::limits::ELSEWHERE_LOOKS_PER_ACCOUNT;
 use crate::config::limits::KEEPER_SLOTS_MAX;
 use crate::datapath::handover::CloseReason;
 use crate::datapath::meter::Path;
+use crate::keeper::owner::Owner;
 use crate::keeper::store::Slot;
 use crate::keeper::table::Entry;
 use crate::keeper::table::Record;
@@ -50,7 +51,7 @@ impl Remaining {
     /// One more stays; it has its record at this slot.
     pub(super) fn add(&self, table: &SessionTable, slot: Slot, session: &Session) {
         let (mut record, totals) = describe(session);
-        record.owner = Some(std::process::id());
+        record.owner = Some(Owner::this());
         if let Err(error) = table.write(slot, &record, totals) {
             tracing::warn!(%error, session = session.id, "the other router may end this session");
         }
@@ -104,7 +105,7 @@ impl Keeping {
                 continue;
             };
             let (mut record, mut totals) = describe(&session);
-            record.owner = Some(std::process::id());
+            record.owner = Some(Owner::this());
             let in_kernel = door.data_path.kernel_bytes(&session.meter);
             totals.to_backend += in_kernel.to_backend;
             totals.to_client += in_kernel.to_client;
@@ -135,7 +136,7 @@ impl Keeping {
         };
         // What was at a place in the kernel may be gone already, and another router's since.
         let own =
-            |record: &Record| record.owner == Some(std::process::id()) && record.session == session;
+            |record: &Record| record.owner == Some(Owner::this()) && record.session == session;
         if let Ok(Entry::Session(record, _)) = place.table.read(written.slot)
             && own(&record)
             && let Err(error) = place.table.clear(written.slot)
