@@ -379,4 +379,3 @@ impl<C: ClientStream> Connection<'_, C> {
         }
     }
 }
-
