@@ -1,12 +1,18 @@
 //! Who gets in, and what the others are told.
 
+use std::os::unix::net::UnixListener;
+use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::ensure;
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use pgs_tests::login::PROTOCOL_3_0;
 use pgs_tests::login::startup_packet;
+use pgs_tests::process;
 use pgs_tests::stage::Stage;
 use pgs_tests::tenant::Login;
 use pgs_tests::wire::Message;
@@ -27,10 +33,20 @@ pub(crate) const SCENARIOS: &[Named] = &[
         "disable_ends_sessions_and_enable_lets_in",
         disable_ends_sessions_and_enable_lets_in,
     ),
+    (
+        "disable_waits_for_no_server_and_no_docker",
+        disable_waits_for_nobody,
+    ),
+    (
+        "disable_can_leave_sessions_alone",
+        disable_can_leave_sessions_alone,
+    ),
 ];
 
-/// How soon `pgs disable` ends the sessions.
+/// How soon `pgs disable` ends the sessions, from when it is typed.
 const PROMPT: Duration = Duration::from_secs(1);
+
+const DOCKER_LIMIT: Duration = Duration::from_secs(30);
 
 fn a_wrong_password_fails(stage: &Stage) -> anyhow::Result<()> {
     let alpha = stage.alpha()?;
@@ -116,8 +132,8 @@ fn disable_ends_sessions_and_enable_lets_in(stage: &Stage) -> anyhow::Result<()>
         busy.send_query("select pg_sleep(60)")?;
         std::thread::sleep(Duration::from_millis(200));
         let mut bystander = stage.log_in(stage.alpha()?)?;
+        let begun = Instant::now();
         router.pgs(&["disable", tenant.id()])?;
-        let disabled = Instant::now();
         for (name, wire) in [("idle", &mut idle), ("busy", &mut busy)] {
             let told = std::iter::from_fn(|| wire.message_or_end().transpose());
             let told = told
@@ -126,16 +142,105 @@ fn disable_ends_sessions_and_enable_lets_in(stage: &Stage) -> anyhow::Result<()>
             let state = told.last().and_then(Message::sqlstate);
             ensure!(state.as_deref() == Some("57P01"), "{name}: {told:?}");
         }
-        ensure!(
-            disabled.elapsed() < PROMPT,
-            "after {:?}",
-            disabled.elapsed()
-        );
+        let took = begun.elapsed();
+        ensure!(took < PROMPT, "after {took:?}");
         ensure!(stage.log_in(login).is_err(), "lets in after `pgs disable`");
         ensure!(
             bystander.query_value("select 1")? == "1",
             "another tenant was hit"
         );
     }
+    Ok(())
+}
+
+/// Stands still while this lives.
+struct Stopped(Pid);
+
+impl Stopped {
+    /// The postmaster is the first process of its container.
+    fn postmaster(stage: &Stage, tenant: &str) -> anyhow::Result<Self> {
+        let state = stage.installation()?.state_directory();
+        let of = format!("label=dev.pgs.state-dir={}", state.display());
+        let whose = format!("label=dev.pgs.tenant={tenant}");
+        let list = ["ps", "--quiet", "--filter", &of, "--filter", &whose];
+        let container = process::run(Command::new("docker").args(list), DOCKER_LIMIT)?.success()?;
+        let inspect = ["inspect", "--format", "{{.State.Pid}}", container.trim()];
+        let pid = process::run(Command::new("docker").args(inspect), DOCKER_LIMIT)?.success()?;
+        let pid = Pid::from_raw(pid.trim().parse()?);
+        ensure!(pid.as_raw() > 1, "the container does not run");
+        kill(pid, Signal::SIGSTOP)?;
+        Ok(Self(pid))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // A server that is gone stands no more.
+        kill(self.0, Signal::SIGCONT).ok();
+    }
+}
+
+/// A superuser of the tenant can stop his server, and Docker can hang: sessions end all the same.
+fn disable_waits_for_nobody(stage: &Stage) -> anyhow::Result<()> {
+    let router = stage.router()?;
+    let tenant = stage.installation()?.create_tenant("stuck")?;
+    let docker = stage.installation()?.scratch("docker.sock");
+    // Takes connections, and answers nothing.
+    let _listener = UnixListener::bind(&docker)?;
+    let docker = format!("unix://{}", docker.display());
+    for (what, docker) in [("server", None), ("Docker", Some(docker))] {
+        router.pgs(&["enable", tenant.id()])?;
+        let mut idle = stage.log_in(tenant.login())?;
+        let mut busy = stage.log_in(tenant.login())?;
+        busy.send_query("select pg_sleep(60)")?;
+        std::thread::sleep(Duration::from_millis(200));
+        let stopped = match docker {
+            None => Some(Stopped::postmaster(stage, tenant.id())?),
+            Some(_) => None,
+        };
+        let mut disable = router.command();
+        disable
+            .args(["disable", tenant.id()])
+            .envs(docker.map(|to| ("DOCKER_HOST", to)));
+        let begun = Instant::now();
+        let disabled = process::run(&mut disable, DOCKER_LIMIT)?;
+        for wire in [&mut idle, &mut busy] {
+            let (_, ended) = wire.receive_until_quiet(PROMPT)?;
+            ensure!(ended, "{what}: a session goes on");
+        }
+        let took = begun.elapsed();
+        ensure!(took < PROMPT, "{what}: after {took:?}");
+        let warned = disabled.stderr.contains("could not tell its clients why");
+        ensure!(warned, "{what}: {}", disabled.stderr);
+        disabled.success()?;
+        drop(stopped);
+    }
+    Ok(())
+}
+
+fn disable_can_leave_sessions_alone(stage: &Stage) -> anyhow::Result<()> {
+    let router = stage.router()?;
+    let tenant = stage.installation()?.create_tenant("lasting")?;
+    let mut session = stage.connect()?;
+    let key = session.log_in(tenant.login())?.key()?;
+    router.pgs(&["disable", tenant.id(), "--keep-sessions"])?;
+    let mut new = stage.connect()?;
+    new.send(&startup_packet(PROTOCOL_3_0, &[("user", tenant.id())]))?;
+    let refused = new.message()?.sqlstate();
+    ensure!(refused.as_deref() == Some("28000"), "{refused:?}");
+    ensure!(session.query_value("select 1")? == "1", "it was ended");
+    session.send_query("select pg_sleep(60)")?;
+    std::thread::sleep(Duration::from_millis(200));
+    let mut cancel = stage.connect()?;
+    cancel.send(&key.cancel_request())?;
+    ensure!(cancel.receive_to_end()?.is_empty(), "an answer to a cancel");
+    let answered = session.until_ready()?;
+    let states: Vec<_> = answered.iter().filter_map(Message::sqlstate).collect();
+    ensure!(states == ["57014"], "not cancelled: {states:?}");
+    ensure!(session.query_value("select 1")? == "1", "it was ended");
+    // Without it, it ends them later as well.
+    router.pgs(&["disable", tenant.id()])?;
+    let last = session.message()?.sqlstate();
+    ensure!(last.as_deref() == Some("57P01"), "{last:?}");
     Ok(())
 }

@@ -25,20 +25,23 @@ use crate::tenant::registry::Registry;
 
 /// Lets a tenant's clients in, from the next startup packet on.
 pub(super) async fn enable(context: &Context, arguments: OneArgument) -> Result<(), Error> {
-    let tenant = change(context, &arguments.tenant, Access::Enabled).await?;
+    let registry = Registry::open(&context.directories)?;
+    let tenant = change(context, &registry, &arguments.tenant, Access::Enabled).await?;
     if arguments.format.json {
         let changed = json!({ "tenant": tenant.as_str(), "access": Access::Enabled });
-        return context.printer.json(&changed);
+        context.printer.json(&changed)?;
+    } else {
+        context
+            .printer
+            .note(&format!("clients of tenant `{tenant}` are let in"));
     }
-    context
-        .printer
-        .note(&format!("clients of tenant `{tenant}` are let in"));
-    Ok(())
+    reconcile::run(context, &registry).await
 }
 
 /// Shuts a tenant's clients out, from the next startup packet on, and ends their sessions.
 pub(super) async fn disable(context: &Context, arguments: DisableArguments) -> Result<(), Error> {
-    let tenant = change(context, &arguments.tenant, Access::Disabled).await?;
+    let registry = Registry::open(&context.directories)?;
+    let tenant = change(context, &registry, &arguments.tenant, Access::Disabled).await?;
     let json = arguments.format.json;
     if !json {
         context
@@ -48,28 +51,27 @@ pub(super) async fn disable(context: &Context, arguments: DisableArguments) -> R
     let ended = if arguments.keep_sessions {
         None
     } else {
+        // After the registry: a client that comes back at once is refused.
         end_sessions(context, &tenant).await?
     };
     if json {
-        return context.printer.json(&json!({
+        context.printer.json(&json!({
             "tenant": tenant.as_str(),
             "access": Access::Disabled,
             "sessions_ended": ended.unwrap_or(0),
-        }));
-    }
-    if let Some(sessions) = ended {
+        }))?;
+    } else if let Some(sessions) = ended {
         context
             .printer
             .note(&format!("{sessions} live sessions were ended"));
     }
-    Ok(())
+    reconcile::run(context, &registry).await
 }
 
-/// Ends the sessions of a tenant whose clients are shut out; how many, where a router runs.
+/// Ends the sessions of a tenant whose clients are shut out; how many, where a router runs. The
+/// server ends its sessions first, since it alone can tell its clients why, between two messages;
+/// then the router ends what is left, whether or not the server could be reached.
 async fn end_sessions(context: &Context, tenant: &TenantId) -> Result<Option<usize>, Error> {
-    // After the registry: a client that comes back at once is refused. The server ends its sessions
-    // first, since it alone can tell its clients why, between two messages; then the router ends
-    // what is left, whether or not the server could be reached.
     let told = end_backends(context, tenant).await;
     if let Err(error) = &told {
         context.printer.warning(&format!(
@@ -91,13 +93,21 @@ async fn end_sessions(context: &Context, tenant: &TenantId) -> Result<Option<usi
     }
 }
 
-/// Lets the server end its sessions; how many. A server that does not run has none.
+/// Lets the server end its sessions; how many. A server that does not run has none. A tenant can
+/// stop his server, and Docker can hang: neither keeps his sessions.
 async fn end_backends(context: &Context, tenant: &TenantId) -> Result<usize, Error> {
-    let engine = Engine::connect(&context.directories).await?;
-    let ended = match timeout(END_BACKENDS_DEADLINE, engine.end_sessions(tenant)).await {
+    let ending = async {
+        let engine = Engine::connect(&context.directories).await?;
+        engine.end_sessions(tenant).await
+    };
+    let ended = match timeout(END_BACKENDS_DEADLINE, ending).await {
         Ok(Err(ContainerError::NotRunning { .. } | ContainerError::Missing { .. })) => Ok(0),
         Ok(ended) => Ok(ended?),
-        Err(_) => Err(Error::new(Kind::Unhealthy, "it did not answer in time")),
+        Err(_) => {
+            let within = END_BACKENDS_DEADLINE.as_millis();
+            let text = format!("Docker or the server did not answer within {within} ms");
+            Err(Error::new(Kind::Unhealthy, text))
+        }
     };
     if matches!(ended, Ok(1..)) {
         // Their last words are on the way.
@@ -106,13 +116,21 @@ async fn end_backends(context: &Context, tenant: &TenantId) -> Result<usize, Err
     ended
 }
 
-async fn change(context: &Context, tenant: &str, access: Access) -> Result<TenantId, Error> {
+/// Changes the registry before anything else: what an earlier command has left unfinished is
+/// Docker's to finish, which may take long.
+async fn change(
+    context: &Context,
+    registry: &Registry,
+    tenant: &str,
+    access: Access,
+) -> Result<TenantId, Error> {
     let tenant = TenantId::parse(tenant)?;
-    let registry = Registry::open(&context.directories)?;
-    reconcile::run(context, &registry).await?;
     if !registry.change_access(&tenant, access)? {
+        reconcile::run(context, registry).await?;
         // Says whether there is none, or another command is at work on it.
-        ready_tenant(&registry, &tenant)?;
+        ready_tenant(registry, &tenant)?;
+        // It has become ready meanwhile.
+        registry.change_access(&tenant, access)?;
     }
     Ok(tenant)
 }
