@@ -28,6 +28,11 @@ pub(crate) const SCENARIOS: &[Named] = &[("neither_answer_nor_time_tells", neith
 
 const SSL_REQUEST: u32 = 1234 << 16 | 5679;
 
+/// The kind of a TLS record with a ServerHello.
+const HANDSHAKE: u8 = 22;
+
+const DOMAIN: &str = "db.test";
+
 /// Names of one length, so that the answers are too.
 const UNKNOWN: [&str; 2] = ["absent", "nobody"];
 const DISABLED: &str = "closed";
@@ -46,6 +51,8 @@ const SLACK: f64 = 1.3;
 enum Transport {
     Clear,
     Tls,
+    /// Up to the ServerHello: the server name is the tenant's.
+    ServerName,
 }
 
 fn neither(stage: &Stage) -> anyhow::Result<()> {
@@ -53,7 +60,9 @@ fn neither(stage: &Stage) -> anyhow::Result<()> {
     let _disabled = installation.create_tenant_with(DISABLED, &[])?;
     let _fenced = installation.create_tenant(FENCED)?;
     let router = installation.router();
-    router.pgs(&["set", FENCED, "allow=192.0.2.0/24"])?;
+    // As long as it may be, so that reading it takes its time.
+    let networks: Vec<_> = (0..250).map(|net| format!("192.0.{net}.0/24")).collect();
+    router.pgs(&["set", FENCED, &format!("allow={}", networks.join(","))])?;
     let issued = trust::issue(&installation.scratch("issued"), &["localhost"])?;
     let (certificate, key) = (
         issued.certificate.to_string_lossy(),
@@ -62,16 +71,23 @@ fn neither(stage: &Stage) -> anyhow::Result<()> {
     let files = ["--certificate", &certificate, "--key", &key];
     router.pgs(&[&["tls", "set", "--default"], &files[..]].concat())?;
     // A router of its own has had the certificate from the beginning.
-    let router = installation.second_router("enumerated")?;
-    for transport in [Transport::Clear, Transport::Tls] {
+    let router = installation.second_router_with("enumerated", &["--tls-domain", DOMAIN])?;
+    for transport in [Transport::Clear, Transport::Tls, Transport::ServerName] {
         measure(&router, transport).with_context(|| format!("{transport:?}"))?;
     }
-    Ok(())
+    let passing = installation.create_tenant("passing")?;
+    router.pgs(&[&["tls", "set", "--tenant", passing.id()], &files[..]].concat())?;
+    router.pgs(&["set", passing.id(), "tls=passthrough"])?;
+    router.pgs(&["restart", passing.id()])?;
+    measure(&router, Transport::ServerName).context("beside a tenant whose TLS passes through")
 }
 
 /// From the startup packet to the whole answer.
 fn ask(router: &Router, transport: Transport, name: &str) -> anyhow::Result<(f64, String)> {
     let mut wire = Wire::connect_tcp(router.address())?;
+    if transport == Transport::ServerName {
+        return greet(wire, name);
+    }
     if transport == Transport::Tls {
         wire.send(&first_packet(SSL_REQUEST, b""))?;
         ensure!(wire.receive(1)? == b"S", "no TLS");
@@ -85,6 +101,20 @@ fn ask(router: &Router, transport: Transport, name: &str) -> anyhow::Result<(f64
     ensure!(answer.sqlstate().as_deref() == Some("28000"), "{answer:?}");
     let body = String::from_utf8(answer.body)?.replace(name, "<name>");
     Ok((took, body))
+}
+
+/// From the ClientHello to the first byte of the answer.
+fn greet(mut wire: Wire, name: &str) -> anyhow::Result<(f64, String)> {
+    wire.send(&first_packet(SSL_REQUEST, b""))?;
+    ensure!(wire.receive(1)? == b"S", "no TLS");
+    let mut hello = Vec::new();
+    trust::client(Some(&format!("{name}.{DOMAIN}")), None)?.write_tls(&mut hello)?;
+    let begin = Instant::now();
+    wire.send(&hello)?;
+    let first = wire.peek()?;
+    let took = begin.elapsed().as_secs_f64();
+    ensure!(first == HANDSHAKE, "no ServerHello: {first}");
+    Ok((took, String::new()))
 }
 
 fn measure(router: &Router, transport: Transport) -> anyhow::Result<()> {

@@ -116,8 +116,6 @@ impl Arrival<'_> {
         let Some(label) = label.or(self.pinned.as_ref().map(TenantId::as_str)) else {
             return TlsEnd::Here(None);
         };
-        // What is remembered of all tenants may be a moment old; what one of them wants must not.
-        let somebody_passes = self.door.tls_wishes().passthrough;
         let asked = Instant::now();
         let route = match self.door.routes.find(label, label) {
             Ok(route) => route,
@@ -132,10 +130,9 @@ impl Arrival<'_> {
                 && route.settings.tls == TlsPolicy::Passthrough
         };
         let Some(route) = route.filter(passes) else {
-            if somebody_passes {
-                let at = asked + SERVER_NAME_ANSWER_DELAY;
-                self.door.punctual.sleep_until(at).await;
-            }
+            // Also where nobody's TLS passes through: what the look-up took shows by itself.
+            let at = asked + SERVER_NAME_ANSWER_DELAY;
+            self.door.punctual.sleep_until(at).await;
             return TlsEnd::Here(None);
         };
         match self.connect_through(&route, request).await {
