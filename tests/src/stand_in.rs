@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -34,7 +35,8 @@ use crate::login::PROTOCOL_3_0;
 use crate::login::startup_packet;
 use crate::wire::packed;
 
-const TENANT: &str = "stand_in";
+/// The tenant.
+pub const TENANT: &str = "stand_in";
 const IO_LIMIT: Duration = Duration::from_secs(60);
 
 /// AuthenticationOk, what a server of today says of itself, and ReadyForQuery.
@@ -47,7 +49,7 @@ const PARAMETERS: [(&str, &str); 6] = [
     ("standard_conforming_strings", "on"),
 ];
 
-/// A state directory with one tenant. Its server listens as long as this lives.
+/// A state directory with one tenant. Its server, if any, listens as long as this lives.
 #[derive(Debug)]
 pub struct StandIn {
     directory: TempDir,
@@ -59,6 +61,15 @@ pub struct StandIn {
 impl StandIn {
     /// Registers it and begins to listen.
     pub fn start() -> anyhow::Result<Self> {
+        let mut stand_in = Self::without_server()?;
+        let listener = UnixListener::bind(&stand_in.socket)?;
+        let told = Arc::clone(&stand_in.ended);
+        stand_in.server = Some(thread::spawn(move || let_in(&listener, &told)));
+        Ok(stand_in)
+    }
+
+    /// Registers it, and leaves it to the test to listen on its socket.
+    pub fn without_server() -> anyhow::Result<Self> {
         // Short, because the path of a Unix socket has to fit into 107 bytes.
         let directory = tempfile::Builder::new()
             .prefix("pgs-stand-in-")
@@ -78,16 +89,17 @@ impl StandIn {
         registry.finish_create(&id, Access::Enabled)?;
         let sockets = directories.socket_directory(&id);
         fs::create_dir_all(&sockets)?;
-        let socket = sockets.join(".s.PGSQL.5432");
-        let listener = UnixListener::bind(&socket)?;
-        let ended = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&ended);
         Ok(Self {
             directory,
-            socket,
-            server: Some(thread::spawn(move || let_in(&listener, &told))),
-            ended,
+            socket: sockets.join(".s.PGSQL.5432"),
+            server: None,
+            ended: Arc::default(),
         })
+    }
+
+    /// Where its server listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Its state directory.
@@ -119,9 +131,9 @@ impl StandIn {
 impl Drop for StandIn {
     fn drop(&mut self) {
         self.ended.store(true, Relaxed);
-        // Wakes it; where it is not there any more, nobody has to be woken.
-        UnixStream::connect(&self.socket).ok();
         if let Some(server) = self.server.take() {
+            // Wakes it; where it is not there any more, nobody has to be woken.
+            UnixStream::connect(&self.socket).ok();
             server.join().ok();
         }
     }

@@ -71,9 +71,9 @@ refusals! {
             /// User of the startup message.
             user: String = "<user>".into(),
         },
-        /// The tenant's server does not take connections yet.
-        TenantStarting,
-        /// The tenant's server does not run.
+        /// The tenant's server runs, and its queue of new connections stayed full.
+        TenantNotAccepting,
+        /// The tenant's server has no socket: it does not run, or not yet.
         TenantStopped,
         /// The router holds as many sessions as it may.
         TooManyConnections,
@@ -176,7 +176,7 @@ impl Refusal {
             Self::ClientCertificateUser { .. } => {
                 ("client_certificate_user", SqlState::INVALID_AUTHORIZATION)
             }
-            Self::TenantStarting => ("tenant_starting", SqlState::CANNOT_CONNECT_NOW),
+            Self::TenantNotAccepting => ("tenant_not_accepting", SqlState::CANNOT_CONNECT_NOW),
             Self::TenantStopped => ("tenant_stopped", SqlState::CANNOT_CONNECT_NOW),
             Self::TooManyConnections => ("too_many_connections", SqlState::TOO_MANY_CONNECTIONS),
             Self::TooManyTenantConnections { .. } => (
@@ -243,8 +243,8 @@ impl Refusal {
             Self::PassthroughOnly => "TLS up to the database server itself is required",
             Self::PassthroughUnavailable => "the database server cannot be reached over TLS",
             Self::ClientCertificateRequired => "connection requires a valid client certificate",
-            Self::TenantStarting => "the database system is starting up",
-            Self::TenantStopped => "the database system is not running",
+            Self::TenantNotAccepting => "the database system does not accept connections",
+            Self::TenantStopped => "the database system is starting up or not running",
             Self::TooManyConnections => "sorry, too many clients already",
             Self::TooManyFromAddress => "too many connections from this address",
             Self::TooManyFailedLogins { .. } => "too many failed logins from this address",
@@ -309,7 +309,10 @@ impl Refusal {
             Self::ClientCertificateUser { .. } => {
                 "The certificate's common name must be the user's name."
             }
-            Self::TenantStarting => "Try again in a few seconds.",
+            Self::TenantNotAccepting => {
+                "It runs, and has taken no new connection for some seconds. Try again later; the \
+                 administrator can see why with `pgs logs <tenant>`."
+            }
             Self::TenantStopped => {
                 "The administrator can start it with `pgs start <tenant>` and see why it stopped \
                  with `pgs logs <tenant>`."

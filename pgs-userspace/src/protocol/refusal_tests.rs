@@ -88,9 +88,9 @@ fn postgresqls_own_words_for_what_postgresql_refuses_too() {
             "sorry, too many clients already",
         ),
         (
-            Refusal::TenantStarting,
+            Refusal::TenantNotAccepting,
             "57P03",
-            "the database system is starting up",
+            "the database system does not accept connections",
         ),
         (
             Refusal::Terminated,
@@ -125,7 +125,7 @@ fn a_client_of_protocol_2_is_told_in_its_own_form() {
 fn the_table_has_a_line_for_each() {
     let table = markdown();
     assert_eq!(table.lines().count(), 2 + Refusal::all().count());
-    assert!(table.contains("| tenant_starting | 57P03 | `the database system is starting up` |"));
+    assert!(table.contains("| draining | 57P03 | `the database system is shutting down` |"));
 }
 
 #[test]

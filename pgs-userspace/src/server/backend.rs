@@ -77,12 +77,12 @@ pub(super) async fn begin(
             tracing::warn!(tenant = %route.tenant, %error, "cannot connect to the tenant's server");
         }
         match error.kind() {
-            // No socket, or one that a killed server has left.
+            // No socket, or one that a killed server has left; a new one may be on its way.
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => Refusal::TenantStopped,
-            // Its queue of new connections stayed full, or it went away in the middle.
-            ErrorKind::WouldBlock | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
-                Refusal::TenantStarting
-            }
+            // Its queue of new connections stayed full.
+            ErrorKind::WouldBlock => Refusal::TenantNotAccepting,
+            // It went away in the middle.
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Refusal::BackendGone,
             _ => Refusal::RouterFault,
         }
     })

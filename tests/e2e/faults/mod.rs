@@ -12,6 +12,7 @@ mod servers;
 mod small_buffers;
 mod spills;
 mod stalls;
+mod unready;
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -39,6 +40,10 @@ pub(crate) const SCENARIOS: &[Named] = &[
     ("a_killed_backend_in_a_result", servers::killed_backend),
     ("a_killed_container_in_a_result", servers::killed_container),
     ("a_stopped_tenant_in_a_result", servers::stopped_tenant),
+    (
+        "servers_that_let_nobody_in",
+        unready::servers_that_let_nobody_in,
+    ),
     ("a_full_map_leaves_the_relay", fallback::full_map),
     ("a_failed_canary_leaves_the_relay", fallback::failed_canary),
     (
