@@ -78,6 +78,8 @@ pub struct Limits {
     pub arrivals_max: usize,
     /// Of these, and of logins under way, how many one address may have.
     pub address_arrivals_max: Option<u32>,
+    /// Of logins under way, how many one address may have to one tenant.
+    pub address_logins_max: Option<u32>,
     /// From accept to the startup packet.
     pub arrival_deadline: Duration,
     /// Connections a minute from one address, in the long run.
@@ -118,6 +120,7 @@ impl Default for Limits {
             sessions_max: limits::SESSIONS_MAX_DEFAULT,
             arrivals_max: limits::ARRIVALS_MAX_DEFAULT,
             address_arrivals_max: Some(limits::ADDRESS_ARRIVALS_MAX_DEFAULT),
+            address_logins_max: Some(limits::ADDRESS_LOGINS_MAX_DEFAULT),
             arrival_deadline: limits::ARRIVAL_DEADLINE_DEFAULT,
             address_connection_rate_per_minute: None,
             address_connection_burst: limits::ADDRESS_CONNECTIONS_BURST_DEFAULT,
@@ -150,6 +153,9 @@ impl Section for Limits {
         key!(address_arrivals_max: Option<u32>, "how many of these, and of logins under way, one \
                                                  client address may have; at most a quarter of \
                                                  all"),
+        key!(address_logins_max: Option<u32>, "how many logins to one tenant one client address \
+                                               may have under way; further ones wait five \
+                                               seconds at most"),
         key!(arrival_deadline: Duration, "from the connection to the startup packet, a TLS \
                                           handshake included"),
         key!(address_connection_rate_per_minute: Option<u32>, "connections a minute from one \

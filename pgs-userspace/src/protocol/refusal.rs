@@ -84,6 +84,8 @@ refusals! {
         },
         /// Too many connections of one client address, at once or within a time.
         TooManyFromAddress,
+        /// Too many logins of one client address to one tenant are under way.
+        TooManyLoginsUnderWay,
         /// More logins to the tenant were begun than its rate allows.
         TooManyLogins {
             /// Tenant id. The client has named it, and access to it is on.
@@ -184,6 +186,9 @@ impl Refusal {
                 SqlState::TOO_MANY_CONNECTIONS,
             ),
             Self::TooManyFromAddress => ("too_many_from_address", SqlState::TOO_MANY_CONNECTIONS),
+            Self::TooManyLoginsUnderWay => {
+                ("too_many_logins_under_way", SqlState::TOO_MANY_CONNECTIONS)
+            }
             Self::TooManyLogins { .. } => ("too_many_logins", SqlState::TOO_MANY_CONNECTIONS),
             Self::TooManyFailedLogins { .. } => {
                 ("too_many_failed_logins", SqlState::INVALID_AUTHORIZATION)
@@ -247,6 +252,7 @@ impl Refusal {
             Self::TenantStopped => "the database system is starting up or not running",
             Self::TooManyConnections => "sorry, too many clients already",
             Self::TooManyFromAddress => "too many connections from this address",
+            Self::TooManyLoginsUnderWay => "too many logins from this address are under way",
             Self::TooManyFailedLogins { .. } => "too many failed logins from this address",
             Self::BackendGone => "the database system closed the connection before the login ended",
             Self::LoginDeadline => "canceling authentication due to timeout",
@@ -314,8 +320,8 @@ impl Refusal {
                  administrator can see why with `pgs logs <tenant>`."
             }
             Self::TenantStopped => {
-                "The administrator can start it with `pgs start <tenant>` and see why it stopped \
-                 with `pgs logs <tenant>`."
+                "Try again in a few seconds. If it does not start, the administrator can see why \
+                 with `pgs logs <tenant>`, and start it with `pgs start <tenant>`."
             }
             Self::TooManyConnections | Self::TooManyTenantConnections { .. } => {
                 "Close idle connections or try again later; `pgs sessions` shows who holds them."
@@ -323,6 +329,10 @@ impl Refusal {
             Self::TooManyFromAddress => {
                 "Close connections or connect less often; the bounds are `address_arrivals_max` \
                  and `address_connection_rate_per_minute` of the router's configuration."
+            }
+            Self::TooManyLoginsUnderWay => {
+                "Try again when some of them have ended, or log in with fewer at once; the bound \
+                 is `address_logins_max` of the router's configuration."
             }
             Self::TooManyLogins { .. } => {
                 "Keep connections open instead of making new ones; the bound is the tenant's \

@@ -20,7 +20,7 @@ use super::sessions::Session;
 use crate::datapath::handover::Handover;
 
 /// A client's connection, in the clear or encrypted.
-pub(super) trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send {
+pub(super) trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send + Sync {
     /// Whether nobody in between can read along.
     const ENCRYPTED: bool;
 
@@ -61,8 +61,9 @@ impl ClientStream for TcpStream {
         backend: UnixStream,
         pending_to_backend: Bytes,
         relayed: Option<&'static str>,
-        lease: SessionLease,
+        mut lease: SessionLease,
     ) {
+        drop(lease.take_login());
         let session = Arc::clone(lease.session());
         let sockets = self
             .into_std()
@@ -114,8 +115,9 @@ impl ClientStream for SecureStream {
         backend: UnixStream,
         pending_to_backend: Bytes,
         _relayed: Option<&'static str>,
-        lease: SessionLease,
+        mut lease: SessionLease,
     ) {
+        drop(lease.take_login());
         announce(door, lease.session());
         secure_relay::begin(self, backend, &pending_to_backend, lease);
     }

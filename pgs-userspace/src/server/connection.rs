@@ -34,13 +34,8 @@ use super::origin;
 use super::origin::Origin;
 use super::path_choice;
 use super::punctual::Punctual;
-use super::routing::Hints;
-use super::routing::lossy;
-use super::sessions::Identity;
 use super::sessions::Sessions;
 use super::strangers;
-use super::tls_policy;
-use super::tls_policy::Shown;
 use crate::config::limits::CLOSE_LINGER;
 use crate::config::limits::NO_ACCESS_ANSWER_DELAY;
 use crate::datapath::DataPath;
@@ -50,9 +45,6 @@ use crate::tenant::id::TenantId;
 use crate::tenant::route::Route;
 use crate::tenant::route::RouteTable;
 use crate::tls::client_authorities::ClientAuthorities;
-
-/// A tenant's superuser; it logs in only from inside its container.
-const INTERNAL_ROLE: &[u8] = b"postgres";
 
 /// What every connection uses.
 #[derive(Debug)]
@@ -200,12 +192,12 @@ impl Arrival<'_> {
 }
 
 /// A client that has sent its startup packet.
-struct Connection<'a, C> {
-    door: &'a FrontDoor,
-    rules: Arc<Rules>,
-    client: C,
-    address: SocketAddr,
-    pinned: Option<TenantId>,
+pub(super) struct Connection<'a, C> {
+    pub(super) door: &'a FrontDoor,
+    pub(super) rules: Arc<Rules>,
+    pub(super) client: C,
+    pub(super) address: SocketAddr,
+    pub(super) pinned: Option<TenantId>,
     accepted: Instant,
 }
 
@@ -219,7 +211,7 @@ impl<C: ClientStream> Connection<'_, C> {
         places: Places,
     ) -> Result<(), (C, Refusal)> {
         let asked = Instant::now();
-        let (route, lease, attempt) = match self.admit(message) {
+        let (route, lease, attempt) = match self.admit(message).await {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 if matches!(refusal, Refusal::NoAccess { .. }) {
@@ -240,71 +232,6 @@ impl<C: ClientStream> Connection<'_, C> {
             door.refused_at(&route.tenant, refusal);
         }
         ended
-    }
-
-    /// Whether and where the client may log in.
-    fn admit(
-        &self,
-        message: &StartupMessage,
-    ) -> Result<(Route, SessionLease, Option<Attempt>), Refusal> {
-        let Self { door, address, .. } = self;
-        let (user, database) = (lossy(message.user()), lossy(message.database()));
-        if door.is_draining() {
-            return Err(Refusal::Draining);
-        }
-        if self.rules.encryption.required && !C::ENCRYPTED {
-            return Err(Refusal::TlsRequired);
-        }
-        if message.user() == INTERNAL_ROLE {
-            return Err(Refusal::InternalRole { user });
-        }
-        let hints = Hints {
-            server_name: self.client.server_name(),
-            pinned: self.pinned.as_ref(),
-        };
-        let route = door.route(&self.rules, hints, message).map_err(|error| {
-            strangers::registry_failed(&error);
-            Refusal::RouterFault
-        })?;
-        let no_access = Refusal::NoAccess {
-            user: user.clone(),
-            database: database.clone(),
-            address: address.ip().to_canonical().to_string(),
-        };
-        let tenant = route.as_ref().map(|route| route.tenant.clone());
-        self.admit_to(route, no_access, message)
-            .inspect_err(|refusal| {
-                // Of a tenant that there is: nobody can make up more of them.
-                tenant
-                    .iter()
-                    .for_each(|tenant| door.refused_at(tenant, refusal));
-            })
-    }
-
-    /// The same, once it is known who is meant.
-    fn admit_to(
-        &self,
-        route: Option<Route>,
-        no_access: Refusal,
-        message: &StartupMessage,
-    ) -> Result<(Route, SessionLease, Option<Attempt>), Refusal> {
-        let Self { door, address, .. } = self;
-        let (route, attempt) = door.let_in(route, *address, no_access)?;
-        let shown = Shown {
-            encrypted: C::ENCRYPTED,
-            certificates: self.client.certificates(),
-            user: message.user(),
-        };
-        tls_policy::check(&route, &door.authorities, shown)?;
-        let tenant = route.tenant.clone();
-        let identity = Identity {
-            tenant,
-            user: Some(lossy(message.user())),
-            database: Some(lossy(message.database())),
-            client: *address,
-        };
-        let lease = door.sessions.begin(identity, &route.settings)?;
-        Ok((route, lease, attempt))
     }
 
     async fn log_in_to(

@@ -10,7 +10,6 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::admission::ArrivalPlace;
-use super::admission::Attempt;
 use super::arriving::ArrivalSeat;
 use super::client::ClientStream;
 use super::client::finish;
@@ -37,8 +36,7 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Gives back the one in all. A login holds a place of its tenant, which has not so many: one
-    /// address alone must not take them all without a password.
+    /// Gives back the one in all. The one of its address counts until the login has ended.
     pub(super) fn of_address(self) -> Option<ArrivalPlace> {
         self.of_address
     }
@@ -157,7 +155,7 @@ impl FrontDoor {
         route: Option<Route>,
         address: SocketAddr,
         no_access: Refusal,
-    ) -> Result<(Route, Option<Attempt>), Refusal> {
+    ) -> Result<Route, Refusal> {
         let why_not = match &route {
             None => "there is no such tenant",
             Some(route) if route.access != Access::Enabled => "its access is disabled",
@@ -166,7 +164,7 @@ impl FrontDoor {
             }
             Some(_) => "",
         };
-        let Some(route) = route.filter(|_| why_not.is_empty()) else {
+        route.filter(|_| why_not.is_empty()).ok_or_else(|| {
             if strangers::log_has_room("kept_out") {
                 let what = no_access
                     .error_response()
@@ -175,13 +173,8 @@ impl FrontDoor {
                     .to_string();
                 tracing::info!(%address, what, why_not, "kept out");
             }
-            return Err(no_access);
-        };
-        let Route {
-            tenant, settings, ..
-        } = &route;
-        let attempt = self.admission.begin_login(address.ip(), tenant, settings)?;
-        Ok((route, attempt))
+            no_access
+        })
     }
 }
 

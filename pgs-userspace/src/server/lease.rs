@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::admission::ArrivalPlace;
 use super::cancel::Registered;
 use super::sessions::Session;
 use super::sessions::Sessions;
@@ -15,6 +16,8 @@ use crate::datapath::handover::SessionSockets;
 pub(super) struct SessionLease {
     sessions: Arc<Sessions>,
     session: Arc<Session>,
+    /// Among the logins under way of its address to its tenant.
+    login: Option<ArrivalPlace>,
     cancel: Option<Registered>,
     data_path: Option<Arc<DataPath>>,
 }
@@ -25,6 +28,7 @@ impl SessionLease {
         Self {
             sessions,
             session,
+            login: None,
             cancel: None,
             data_path: None,
         }
@@ -32,6 +36,17 @@ impl SessionLease {
 
     pub(super) fn session(&self) -> &Arc<Session> {
         &self.session
+    }
+
+    /// The same, with a place that it holds until it is logged in.
+    pub(super) fn logging_in(mut self, login: Option<ArrivalPlace>) -> Self {
+        self.login = login;
+        self
+    }
+
+    /// What it holds until it is logged in, to be dropped then.
+    pub(super) fn take_login(&mut self) -> Option<ArrivalPlace> {
+        self.login.take()
     }
 
     /// The backend has said by what it can be cancelled.

@@ -7,6 +7,7 @@
 mod accepting;
 mod admin;
 mod admission;
+mod admit;
 mod arriving;
 mod backend;
 mod budget;

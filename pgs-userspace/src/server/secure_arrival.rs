@@ -161,6 +161,7 @@ impl Arrival<'_> {
         }
         // Whether the login fails is not seen: nothing is ever charged for it.
         let (ip, settings) = (self.address.ip(), &route.settings);
+        let login = door.admission.login_place(ip, &route.tenant)?;
         drop(door.admission.begin_login(ip, &route.tenant, settings)?);
         let identity = Identity {
             tenant: route.tenant.clone(),
@@ -168,7 +169,7 @@ impl Arrival<'_> {
             database: None,
             client: self.address,
         };
-        let lease = door.sessions.begin(identity, settings)?;
+        let lease = door.sessions.begin(identity, settings)?.logging_in(login);
         let directory = &route.socket_directory;
         let within = self.rules.configuration.limits.backend_connect_deadline;
         let server = passthrough::connect(&door.namespaces, directory, request, within).await;

@@ -25,17 +25,19 @@ use tokio::time::Sleep;
 use tokio::time::sleep;
 use tokio::time::timeout;
 
+use super::admission::ArrivalPlace;
 use super::lease::SessionLease;
 use super::secure_flow::Flow;
 use super::secure_flow::FlowError;
 use super::sessions::Session;
 use crate::config::limits::CLOSE_LINGER;
+use crate::config::limits::UNSEEN_LOGIN_PERIOD;
 use crate::datapath::handover::CloseReason;
 use crate::datapath::handover::Lease as _;
 
 /// Relays until either side ends the session or it is ended from outside. What was read from the
 /// client before goes first.
-pub(super) fn begin<C, B>(client: C, backend: B, pending_to_backend: &[u8], lease: SessionLease)
+pub(super) fn begin<C, B>(client: C, backend: B, pending_to_backend: &[u8], mut lease: SessionLease)
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: BackendStream,
@@ -49,6 +51,7 @@ where
         to_client: Flow::default(),
         first: None,
         linger: None,
+        login: lease.take_login().map(UnseenLogin::new),
         session: Arc::clone(&session),
     };
     tokio::spawn(async move {
@@ -63,6 +66,21 @@ where
     });
 }
 
+/// A login between the client and the server themselves: it counts as under way for so long.
+struct UnseenLogin {
+    _place: ArrivalPlace,
+    period: Pin<Box<Sleep>>,
+}
+
+impl UnseenLogin {
+    fn new(place: ArrivalPlace) -> Self {
+        Self {
+            _place: place,
+            period: Box::pin(sleep(UNSEEN_LOGIN_PERIOD)),
+        }
+    }
+}
+
 /// A session over TLS.
 struct Relay<C, B> {
     client: C,
@@ -73,11 +91,14 @@ struct Relay<C, B> {
     first: Option<CloseReason>,
     /// When to look whether a backend that has ended is gone altogether.
     linger: Option<Pin<Box<Sleep>>>,
+    login: Option<UnseenLogin>,
     session: Arc<Session>,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin, B: BackendStream> Relay<C, B> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<CloseReason> {
+        let over = |login: &mut UnseenLogin| login.period.as_mut().poll(context).is_ready();
+        self.login.take_if(over);
         match self.poll_flows(context) {
             Ok(()) => {}
             Err(reason) => return Poll::Ready(reason),

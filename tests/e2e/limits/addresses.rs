@@ -20,6 +20,9 @@ use super::log_in;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// `address_logins_max`, where nothing is configured.
+const LOGINS: usize = 32;
+
 /// What a client is told that has said nothing yet.
 fn turned_away(router: &Router) -> anyhow::Result<()> {
     let mut wire = Wire::connect_from(HERE, router.address())?;
@@ -93,6 +96,45 @@ pub(super) fn too_many_logins_under_way(stage: &Stage) -> anyhow::Result<()> {
     for session in &mut sessions {
         ensure!(session.query_value("select 1")? == "1");
     }
+    Ok(())
+}
+
+/// Without any configuration: one address has its share of a tenant, and no more.
+pub(super) fn logins_under_way_by_default(stage: &Stage) -> anyhow::Result<()> {
+    let router = stage.installation()?.second_router("places")?;
+    let alpha = stage.alpha()?;
+    let packet = startup_packet(PROTOCOL_3_0, &[("user", &alpha.user)]);
+    let begin = || -> anyhow::Result<Wire> {
+        let mut wire = Wire::connect_from(HERE, router.address())?;
+        wire.send(&packet)?;
+        Ok(wire)
+    };
+    let asked = |wire: &mut Wire| -> anyhow::Result<()> {
+        let asked = wire.message()?;
+        ensure!(asked.kind == b'R', "not asked for a password: {asked:?}");
+        Ok(())
+    };
+    // Sessions hold none of these places.
+    let mut session = log_in(&router, HERE, alpha)?;
+    let mut under_way = (0..LOGINS)
+        .map(|_| begin())
+        .collect::<Result<Vec<_>, _>>()?;
+    under_way.iter_mut().try_for_each(asked)?;
+    let mut late = (0..20).map(|_| begin()).collect::<Result<Vec<_>, _>>()?;
+    log_in(&router, THERE, alpha)?;
+    log_in(&router, HERE, stage.beta()?)?;
+    for wire in &mut late {
+        ensure_state(&wire.message()?, "53300", "logins from this address")?;
+    }
+    let refused = counter(&router, "refused_too_many_logins_under_way")?;
+    ensure!(refused == 20, "{refused} counted");
+    let sessions = router.sessions(&alpha.user)?.len();
+    ensure!(sessions <= LOGINS + 1, "{sessions} places taken");
+    // Whoever waits gets the next one.
+    let mut next = begin()?;
+    drop(under_way.pop());
+    asked(&mut next)?;
+    ensure!(session.query_value("select 1")? == "1");
     Ok(())
 }
 

@@ -39,6 +39,10 @@ pub(crate) const SCENARIOS: &[Named] = &[
         addresses::too_many_logins_under_way,
     ),
     (
+        "logins_under_way_leave_a_tenant_its_places",
+        addresses::logins_under_way_by_default,
+    ),
+    (
         "too_many_connections_of_one_address",
         addresses::too_many_connections,
     ),

@@ -1,6 +1,7 @@
 //! TLS that a tenant's own server ends.
 
 use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::ensure;
@@ -28,6 +29,12 @@ use super::with_tls;
 
 /// Large enough that every buffer on the way overflows.
 const BULK_BYTES: usize = 4 * 1024 * 1024;
+
+/// `address_logins_max`, where nothing is configured.
+const LOGINS: usize = 32;
+
+/// How long a login counts as under way that is not seen.
+const UNSEEN: Duration = Duration::from_secs(20);
 
 pub(super) fn host() -> String {
     format!("{TENANT}.{DOMAIN}")
@@ -58,6 +65,7 @@ pub(super) fn the_servers_own_tls(stage: &Stage) -> anyhow::Result<()> {
         certificates(ground, own).context("certificates")?;
         login(ground).context("login")?;
         fragments(ground).context("a ClientHello in pieces")?;
+        unseen_logins(ground).context("logins that are not seen")?;
         ends(ground).context("ends")
     })
 }
@@ -153,6 +161,28 @@ fn fragments(ground: &Ground<'_>) -> anyhow::Result<()> {
     // The server puts it together, and answers in a record of its own.
     ensure!(wire.peek()? == 0x16, "no handshake");
     Ok(())
+}
+
+/// Nobody here knows when they are over: each counts as under way for a while.
+fn unseen_logins(ground: &Ground<'_>) -> anyhow::Result<()> {
+    gone(ground)?;
+    let begun = Instant::now();
+    let named = (0..LOGINS).map(|_| ground.named());
+    let under_way = named.collect::<Result<Vec<_>, _>>()?;
+    let (state, message) = refused(ground.named()?)?;
+    let expected = "too many logins from this address are under way";
+    ensure!(state == "53300" && message == expected, "{state} {message}");
+    eventually("they are none any more", UNSEEN * 2, || {
+        Ok(log_in(ground).ok())
+    })?;
+    let took = begun.elapsed();
+    ensure!(took > UNSEEN, "after {took:?}");
+    ensure!(
+        ground.router.sessions(TENANT)?.len() >= LOGINS,
+        "they ended"
+    );
+    drop(under_way);
+    gone(ground)
 }
 
 fn gone(ground: &Ground<'_>) -> anyhow::Result<()> {

@@ -40,6 +40,21 @@ pub const TENANT_CONNECTIONS_BURST_DEFAULT: u32 = 100;
 /// Arrivals of one client address at once, unless told otherwise: what is left serves the others.
 pub const ADDRESS_ARRIVALS_MAX_DEFAULT: u32 = 1_024;
 
+/// Logins under way of one client address to one tenant, unless told otherwise: a third of the
+/// connections that a server of PostgreSQL takes by default.
+pub const ADDRESS_LOGINS_MAX_DEFAULT: u32 = 32;
+
+/// How long a login waits for one of these places before it is refused: clients that open many
+/// connections at once get them one after another.
+pub const LOGIN_PLACE_DEADLINE: Duration = Duration::from_secs(5);
+/// Between two looks at whether there is one.
+pub const LOGIN_PLACE_POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long a session counts among them whose login is not seen, because its TLS passes through.
+/// PostgreSQL ends what is not logged in after a minute (`authentication_timeout`): so
+/// [`ADDRESS_LOGINS_MAX_DEFAULT`] three times over is the most that one address has there at once.
+pub const UNSEEN_LOGIN_PERIOD: Duration = Duration::from_secs(20);
+
 /// Connections that one client address may make at once before its rate counts, unless told
 /// otherwise.
 pub const ADDRESS_CONNECTIONS_BURST_DEFAULT: u32 = 200;

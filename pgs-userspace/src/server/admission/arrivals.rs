@@ -1,4 +1,5 @@
-//! How many connections of one client address have not said yet what they want.
+//! How many connections of one client address have not said yet what they want; and how many of
+//! its logins to one tenant are under way.
 //!
 //! They are counted exactly, and there are no more entries than arrivals.
 
@@ -13,14 +14,14 @@ use std::sync::PoisonError;
 /// Parts with a lock of their own.
 const SHARDS: usize = 32;
 
-/// The arrivals of every address that has any.
+/// The arrivals of every address that has any, or its logins to each tenant.
 #[derive(Debug)]
 pub(super) struct Arrivals {
     shards: Vec<Mutex<HashMap<u128, u32>>>,
     hasher: RandomState,
 }
 
-/// A place among the arrivals of an address, given back when this is dropped.
+/// A place among them, given back when this is dropped.
 #[derive(Debug)]
 pub(in crate::server) struct ArrivalPlace {
     arrivals: Arc<Arrivals>,

@@ -15,6 +15,9 @@ use std::sync::RwLock;
 use std::time::Duration;
 use std::time::Instant;
 
+use tokio::time::sleep;
+use tokio::time::timeout;
+
 pub(super) use arrivals::ArrivalPlace;
 use arrivals::Arrivals;
 use backoff::BackOff;
@@ -25,6 +28,8 @@ use rate::Rate;
 use table::Table;
 
 use super::budget::Budget;
+use crate::config::limits::LOGIN_PLACE_DEADLINE;
+use crate::config::limits::LOGIN_PLACE_POLL_INTERVAL;
 use crate::config::sections::Limits;
 use crate::protocol::refusal::Refusal;
 use crate::tenant::id::TenantId;
@@ -36,6 +41,7 @@ pub(super) struct Admission {
     begun: Instant,
     rules: RwLock<Rules>,
     arrivals: Arc<Arrivals>,
+    logins_under_way: Arc<Arrivals>,
     connections: Table<Bucket>,
     cancels: Table<Bucket>,
     logins: Table<Bucket>,
@@ -46,6 +52,7 @@ pub(super) struct Admission {
 #[derive(Debug, Clone, Copy)]
 struct Rules {
     arrivals_max: Option<u32>,
+    logins_max: Option<u32>,
     connections: Option<Rate>,
     cancels: Option<Rate>,
     back_off: Option<BackOff>,
@@ -58,6 +65,7 @@ impl Rules {
         };
         Self {
             arrivals_max: budget.arrivals_of_one_address(limits.address_arrivals_max),
+            logins_max: limits.address_logins_max,
             connections: rate(
                 limits.address_connection_rate_per_minute,
                 limits.address_connection_burst,
@@ -85,6 +93,7 @@ impl Admission {
             begun: Instant::now(),
             rules: RwLock::new(Rules::of(limits, budget)),
             arrivals: Arc::default(),
+            logins_under_way: Arc::default(),
             connections: Table::new(),
             cancels: Table::new(),
             logins: Table::new(),
@@ -165,6 +174,40 @@ impl Admission {
             })?;
         }
         Ok(attempt)
+    }
+
+    /// A place for one more login of this address to this tenant, to be held until it is logged in.
+    pub(super) fn login_place(
+        &self,
+        address: IpAddr,
+        tenant: &TenantId,
+    ) -> Result<Option<ArrivalPlace>, Refusal> {
+        let Some(max) = self.rules().logins_max else {
+            return Ok(None);
+        };
+        let key = self.failures.key_of((prefix(address), tenant));
+        match self.logins_under_way.enter(key, max) {
+            None => Err(Refusal::TooManyLoginsUnderWay),
+            place => Ok(place),
+        }
+    }
+
+    /// The same, once there is one; not for ever.
+    pub(super) async fn next_login_place(
+        &self,
+        address: IpAddr,
+        tenant: &TenantId,
+    ) -> Result<Option<ArrivalPlace>, Refusal> {
+        let next = async {
+            loop {
+                sleep(LOGIN_PLACE_POLL_INTERVAL).await;
+                if let Ok(place) = self.login_place(address, tenant) {
+                    return place;
+                }
+            }
+        };
+        let next = timeout(LOGIN_PLACE_DEADLINE, next).await;
+        next.map_err(|_| Refusal::TooManyLoginsUnderWay)
     }
 
     /// How many were forgotten before their time, in all tables.

@@ -1,0 +1,123 @@
+//! From a startup packet to a session's place: whether and where the client may log in.
+
+use super::admission::ArrivalPlace;
+use super::admission::Attempt;
+use super::client::ClientStream;
+use super::connection::Connection;
+use super::lease::SessionLease;
+use super::routing::Hints;
+use super::routing::lossy;
+use super::sessions::Identity;
+use super::strangers;
+use super::tls_policy;
+use super::tls_policy::Shown;
+use crate::protocol::refusal::Refusal;
+use crate::protocol::startup::StartupMessage;
+use crate::tenant::id::TenantId;
+use crate::tenant::route::Route;
+
+/// A tenant's superuser; it logs in only from inside its container.
+const INTERNAL_ROLE: &[u8] = b"postgres";
+
+/// What a client has that may log in.
+type Admitted = (Route, SessionLease, Option<Attempt>);
+
+/// Why not, and at which tenant, where there is one.
+type NotAdmitted = (Refusal, Option<TenantId>);
+
+impl<C: ClientStream> Connection<'_, C> {
+    /// Whether and where the client may log in. Who begins many logins at once waits a while for
+    /// those before to end.
+    pub(super) async fn admit(&self, message: &StartupMessage) -> Result<Admitted, Refusal> {
+        let Self { door, address, .. } = self;
+        let admitted = match self.admit_now(message, None) {
+            Err((Refusal::TooManyLoginsUnderWay, Some(tenant))) => {
+                let login = door.admission.next_login_place(address.ip(), &tenant);
+                match login.await {
+                    // From the start: its access may be off by now.
+                    Ok(login) => self.admit_now(message, login),
+                    Err(refusal) => Err((refusal, Some(tenant))),
+                }
+            }
+            at_once => at_once,
+        };
+        admitted.map_err(|(refusal, tenant)| {
+            // Of a tenant that there is: nobody can make up more of them.
+            tenant
+                .iter()
+                .for_each(|tenant| door.refused_at(tenant, &refusal));
+            refusal
+        })
+    }
+
+    /// `login`: its place among the logins under way, where it has one already.
+    fn admit_now(
+        &self,
+        message: &StartupMessage,
+        login: Option<ArrivalPlace>,
+    ) -> Result<Admitted, NotAdmitted> {
+        let Self { door, address, .. } = self;
+        let (user, database) = (lossy(message.user()), lossy(message.database()));
+        let nowhere = |refusal| (refusal, None);
+        if door.is_draining() {
+            return Err(nowhere(Refusal::Draining));
+        }
+        if self.rules.encryption.required && !C::ENCRYPTED {
+            return Err(nowhere(Refusal::TlsRequired));
+        }
+        if message.user() == INTERNAL_ROLE {
+            return Err(nowhere(Refusal::InternalRole { user }));
+        }
+        let hints = Hints {
+            server_name: self.client.server_name(),
+            pinned: self.pinned.as_ref(),
+        };
+        let route = door.route(&self.rules, hints, message).map_err(|error| {
+            strangers::registry_failed(&error);
+            nowhere(Refusal::RouterFault)
+        })?;
+        let no_access = Refusal::NoAccess {
+            user,
+            database,
+            address: address.ip().to_canonical().to_string(),
+        };
+        let tenant = route.as_ref().map(|route| route.tenant.clone());
+        self.admit_to(route, no_access, message, login)
+            .map_err(|refusal| (refusal, tenant))
+    }
+
+    /// The same, once it is known who is meant.
+    fn admit_to(
+        &self,
+        route: Option<Route>,
+        no_access: Refusal,
+        message: &StartupMessage,
+        login: Option<ArrivalPlace>,
+    ) -> Result<Admitted, Refusal> {
+        let Self { door, address, .. } = self;
+        let route = door.let_in(route, *address, no_access)?;
+        let Route {
+            tenant, settings, ..
+        } = &route;
+        // Before anything is charged: it may have to wait for it, and to ask again.
+        let login = match login {
+            Some(login) => Some(login),
+            None => door.admission.login_place(address.ip(), tenant)?,
+        };
+        let attempt = door.admission.begin_login(address.ip(), tenant, settings)?;
+        let shown = Shown {
+            encrypted: C::ENCRYPTED,
+            certificates: self.client.certificates(),
+            user: message.user(),
+        };
+        tls_policy::check(&route, &door.authorities, shown)?;
+        let identity = Identity {
+            tenant: tenant.clone(),
+            user: Some(lossy(message.user())),
+            database: Some(lossy(message.database())),
+            client: *address,
+        };
+        let lease = door.sessions.begin(identity, settings)?.logging_in(login);
+        Ok((route, lease, attempt))
+    }
+}
