@@ -68,7 +68,7 @@ fn trial(name: String, scenario: Scenario, stage: &Arc<Stage>, skipped: &Skipped
 }
 
 fn skip_or_fail(name: String, skip: &Skip, skipped: &Skipped) -> Result<Completion, Failed> {
-    if std::env::var_os("PGS_TEST_FORBID_SKIP").is_some() {
+    if skip.is_forbidden() {
         return Err(format!("would be skipped: {skip}").into());
     }
     if let Ok(mut skipped) = skipped.lock() {

@@ -107,9 +107,9 @@ const KEEPER_LIMIT: Duration = Duration::from_secs(40);
 fn require_kernel(stage: &Stage) -> anyhow::Result<()> {
     match stage.path() {
         DataPath::Kernel => Ok(()),
-        DataPath::Relay => {
-            Skip::because("the relay's sessions end with the router: only the kernel's outlive it")
-        }
+        DataPath::Relay => Skip::on_this_path(
+            "the relay's sessions end with the router: only the kernel's outlive it",
+        ),
     }
 }
 

@@ -61,6 +61,7 @@ fn outcome(result: anyhow::Result<()>) -> Result<Completion, Failed> {
         return Ok(Completion::Completed);
     };
     match error.downcast::<Skip>() {
+        Ok(skip) if skip.is_forbidden() => Err(format!("would be skipped: {skip}").into()),
         Ok(skip) => Ok(Completion::ignored_with(skip)),
         Err(error) => Err(format!("{error:#}").into()),
     }

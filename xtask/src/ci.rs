@@ -8,6 +8,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+/// By it what this machine cannot run fails instead of being skipped. Where it is set to nothing,
+/// that is skipped here too.
+const FORBID_SKIP_VARIABLE: &str = "PGS_TEST_FORBID_SKIP";
 /// How long the database of advisories may take to arrive.
 const ADVISORIES_LIMIT: Duration = Duration::from_secs(60);
 
@@ -28,7 +31,11 @@ pub(crate) fn run() -> Result<()> {
     fuzz::smoke()?;
     // A process of its own, so that it is exactly what a person would run. What it prints last is
     // the test runner's closing line, and stays the last.
-    process::visible(&mut cargo(&["xtask", "test"])).map_err(|_| report::AlreadySaid.into())
+    let mut tests = cargo(&["xtask", "test"]);
+    if std::env::var_os(FORBID_SKIP_VARIABLE).is_none() {
+        tests.env(FORBID_SKIP_VARIABLE, "1");
+    }
+    process::visible(&mut tests).map_err(|_| report::AlreadySaid.into())
 }
 
 fn format() -> Result<()> {

@@ -168,6 +168,6 @@ fn log_in(router: &Router, login: &Login) -> anyhow::Result<Wire> {
 fn require_kernel(stage: &Stage) -> anyhow::Result<()> {
     match stage.path() {
         DataPath::Kernel => Ok(()),
-        DataPath::Relay => Skip::because("the relay's sessions end with the router"),
+        DataPath::Relay => Skip::on_this_path("the relay's sessions end with the router"),
     }
 }
