@@ -9,14 +9,14 @@ use super::error_response::Severity;
 use super::sqlstate::SqlState;
 use super::version::ProtocolVersion;
 
-/// The enum and one of each, from the same lines: a kind that is left out is none. Behind a field
-/// stands what it holds in that one.
+/// The enum, one of each, and its cause, from the same lines: a kind that is left out is none.
+/// Behind a field stands what it holds in that one; what is said of a kind is its cause.
 macro_rules! refusals {
     (
         $(#[$about:meta])*
         pub enum Refusal {
             $(
-                $(#[$kind_about:meta])*
+                $(#[doc = $cause:literal])+
                 $kind:ident $({
                     $($(#[$field_about:meta])* $field:ident: $type:ty = $one:expr,)+
                 })?,
@@ -25,13 +25,20 @@ macro_rules! refusals {
     ) => {
         $(#[$about])*
         pub enum Refusal {
-            $($(#[$kind_about])* $kind $({ $($(#[$field_about])* $field: $type,)+ })?,)+
+            $($(#[doc = $cause])+ $kind $({ $($(#[$field_about])* $field: $type,)+ })?,)+
         }
 
         impl Refusal {
             /// One of each, with the names of what they name in angle brackets.
             pub fn all() -> impl Iterator<Item = Self> {
                 [$(Self::$kind $({ $($field: $one,)+ })?,)+].into_iter()
+            }
+
+            /// What leads to it.
+            fn cause(&self) -> String {
+                // Each line of a comment begins with a blank.
+                let lines: &[&str] = match self { $(Self::$kind { .. } => &[$($cause),+],)+ };
+                lines.concat().trim().to_owned()
             }
         }
     };
@@ -58,7 +65,7 @@ refusals! {
             /// User of the startup message.
             user: String = "<user>".into(),
         },
-        /// The tenant takes encrypted connections only.
+        /// The tenant, or the router for all of them, takes encrypted connections only.
         TlsRequired,
         /// The tenant's own server ends its clients' TLS, and this client's does not lead there.
         PassthroughOnly,
@@ -383,12 +390,13 @@ impl Refusal {
 
 /// The table for the documentation.
 pub fn markdown() -> String {
-    let mut table = "| refusal | SQLSTATE | message | hint |\n|---|---|---|---|\n".to_owned();
+    let head = "| refusal | SQLSTATE | cause | message | hint |\n|---|---|---|---|---|\n";
+    let mut table = head.to_owned();
     for refusal in Refusal::all() {
         let (name, sqlstate) = refusal.name_and_sqlstate();
-        let (message, hint) = (refusal.message(), refusal.hint());
+        let (cause, message, hint) = (refusal.cause(), refusal.message(), refusal.hint());
         // In code, so that angle brackets are not taken for tags.
-        table += &format!("| {name} | {sqlstate} | `{message}` | {hint} |\n");
+        table += &format!("| {name} | {sqlstate} | {cause} | `{message}` | {hint} |\n");
     }
     table
 }

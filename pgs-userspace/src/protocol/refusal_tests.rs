@@ -22,8 +22,12 @@ fn every_refusal_names_what_is_wrong_and_the_way_out() {
             .as_deref()
             .unwrap_or_else(|| panic!("{message}: no hint"));
         assert!(hint.ends_with('.'), "{hint}");
+        let cause = refusal.cause();
+        assert!(cause.ends_with('.') && !cause.contains("  "), "{cause}");
         assert!(
-            !message.contains('|') && !hint.contains('|'),
+            ![&message[..], hint, &cause]
+                .iter()
+                .any(|text| text.contains('|')),
             "would break the table"
         );
     }
@@ -125,7 +129,9 @@ fn a_client_of_protocol_2_is_told_in_its_own_form() {
 fn the_table_has_a_line_for_each() {
     let table = markdown();
     assert_eq!(table.lines().count(), 2 + Refusal::all().count());
-    assert!(table.contains("| draining | 57P03 | `the database system is shutting down` |"));
+    let cause = "The router is about to end and takes no new sessions.";
+    let message = "`the database system is shutting down`";
+    assert!(table.contains(&format!("| draining | 57P03 | {cause} | {message} |")));
 }
 
 #[test]

@@ -92,3 +92,25 @@ impl Counters {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_names_counters_that_there_are() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/errors.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let (_, table) = document.split_once("## Closed without a word").unwrap();
+        let names: Vec<_> = table
+            .lines()
+            .filter_map(|line| line.strip_suffix("` |")?.rsplit_once("| `"))
+            .flat_map(|(_, names)| names.split("`, `"))
+            .collect();
+        assert!(names.len() > 5, "{names:?}");
+        let counters = Counters::default().snapshot();
+        for name in names {
+            assert!(counters.contains_key(name), "there is no counter `{name}`");
+        }
+    }
+}
