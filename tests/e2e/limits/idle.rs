@@ -1,5 +1,6 @@
 //! Sessions on which nothing happens, and clients that do not acknowledge.
 
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -12,6 +13,8 @@ use pgs_tests::stage::Stage;
 use super::HERE;
 use super::counter;
 use super::log_in;
+
+const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -85,4 +88,26 @@ pub(super) fn user_timeout(stage: &Stage) -> anyhow::Result<()> {
     })?;
     ensure!(deaf.until_ready().is_err(), "its answer came to an end");
     Ok(())
+}
+
+/// As the kernel shows the router's end of a session that is silent.
+pub(super) fn keepalive(stage: &Stage) -> anyhow::Result<()> {
+    crate::queries::require("ss")?;
+    let router = stage
+        .installation()?
+        .configured_router("keepalive", "[limits]\nclient_keepalive_idle = '33s'\n")?;
+    let session = log_in(&router, HERE, stage.alpha()?)?;
+    let (router_port, port) = (router.address().port(), session.local_address()?.port());
+    let filter = format!("( sport = :{router_port} and dport = :{port} )");
+    process::eventually("the client's silence is timed", MARGIN, || {
+        let mut ss = Command::new("ss");
+        let shown = process::run(ss.args(["-tnoH", &filter]), COMMAND_LIMIT)?.success()?;
+        // Whole seconds, as `timer:(keepalive,32sec,0)`.
+        let left = shown.split_once("timer:(keepalive,");
+        let left = left.and_then(|(_, rest)| rest.split_once("sec"));
+        let left = left.and_then(|(seconds, _)| seconds.parse::<u64>().ok());
+        Ok(left
+            .is_some_and(|left| (20..=33).contains(&left))
+            .then_some(()))
+    })
 }

@@ -53,6 +53,7 @@ pub(crate) const SCENARIOS: &[Named] = &[
     ("failed_logins_have_to_wait", failures::have_to_wait),
     ("idle_sessions_end", idle::idle_sessions_end),
     ("clients_that_do_not_acknowledge", idle::user_timeout),
+    ("the_kernel_probes_silent_clients", idle::keepalive),
     ("the_configuration_file", configuration::file),
 ];
 

@@ -2,6 +2,7 @@
 //! a router's clients, and the other scenarios compare with a server that has none.
 
 mod client_certificates;
+mod deadlines;
 mod ending;
 mod libpq;
 mod negotiation;
@@ -50,6 +51,7 @@ pub(crate) const SCENARIOS: &[Named] = &[
     ("cancel", session::cancel),
     ("behind_a_proxy", proxied::behind_a_proxy),
     ("ended_by_the_router", ending::ended_by_the_router),
+    ("deadlines_of_arrivals", deadlines::arrivals),
     (
         "certificates_change_while_serving",
         reload::certificates_change,
