@@ -81,27 +81,56 @@ impl Pgbench {
     }
 }
 
+/// Transactions a second, in quiet and under attack.
+pub(super) struct Turns {
+    /// Means of all turns.
+    pub(super) quiet: f64,
+    pub(super) attacked: f64,
+    /// Of each turn of attack to the two of quiet beside it, in ascending order.
+    pub(super) ratios: Vec<f64>,
+    pub(super) median: f64,
+}
+
 impl Report {
-    /// Transactions a second in the odd turns, which are quiet, and in the even ones.
+    /// So many turns of attack, each between two of quiet.
     ///
     /// The first second is left out: clients log in, plans are made.
-    pub(super) fn split(&self, turn: Duration) -> anyhow::Result<(f64, f64)> {
-        let turn = usize::try_from(turn.as_secs())?;
-        let mean = |odd: bool| {
-            let seconds = self.0.iter().enumerate().skip(1);
-            let mine = seconds.filter(|(second, _)| ((second / turn) % 2 == 0) == odd);
-            let values: Vec<f64> = mine.map(|(_, value)| *value).collect();
-            values.iter().sum::<f64>() / values.len() as f64
-        };
-        ensure!(
-            self.0.len() >= turn * 4 - 1,
-            "pgbench reported {:?}",
-            self.0
-        );
-        let (quiet, attacked) = (mean(true), mean(false));
+    pub(super) fn turns(&self, turn: Duration, strikes: u32) -> anyhow::Result<Turns> {
+        let (turn, strikes) = (usize::try_from(turn.as_secs())?, strikes as usize);
+        // That of the last second may be missing.
+        let enough = self.0.len() >= turn * (2 * strikes + 1) - 1;
+        ensure!(enough, "pgbench reported {:?}", self.0);
+        let seconds = |number: usize| (number * turn).max(1)..(number + 1) * turn;
+        let turns: Vec<f64> = (0..=2 * strikes)
+            .map(|number| {
+                mean(
+                    self.0
+                        .iter()
+                        .take(seconds(number).end)
+                        .skip(seconds(number).start),
+                )
+            })
+            .collect();
+        let quiet = mean(turns.iter().step_by(2));
         ensure!(quiet > 0.0, "nothing happens in quiet: {:?}", self.0);
-        Ok((quiet, attacked))
+        let beside = turns.windows(3).step_by(2);
+        let mut ratios: Vec<f64> = beside
+            .map(|beside| 2.0 * beside[1] / (beside[0] + beside[2]))
+            .collect();
+        ratios.sort_by(f64::total_cmp);
+        let middle = &ratios[(strikes - 1) / 2..=strikes / 2];
+        Ok(Turns {
+            quiet,
+            attacked: mean(turns.iter().skip(1).step_by(2)),
+            median: mean(middle.iter()),
+            ratios,
+        })
     }
+}
+
+fn mean<'a>(values: impl Iterator<Item = &'a f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
+    sum / count
 }
 
 fn command(ground: &Ground<'_>) -> Command {

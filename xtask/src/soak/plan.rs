@@ -23,7 +23,7 @@ const fn part(name: &'static str, filter: &'static str, what: &'static str) -> P
 }
 
 /// In the order in which they are run: what has an end of its own comes first.
-pub(super) const PARTS: [Part; 11] = [
+pub(super) const PARTS: [Part; 12] = [
     part(
         "connections",
         "faults::connections_with_hashes",
@@ -68,6 +68,11 @@ pub(super) const PARTS: [Part; 11] = [
         "idle",
         "faults::idle_sessions",
         "9000 sessions on which nothing happens: memory and processor time",
+    ),
+    part(
+        "attack",
+        "attack::a_tenant",
+        "ten attacks, seven turns each between turns of quiet: at least 0.9 of the throughput",
     ),
     Part {
         open_ended: 1,
