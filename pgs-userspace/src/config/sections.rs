@@ -155,7 +155,9 @@ impl Section for Limits {
                                                  all"),
         key!(address_logins_max: Option<u32>, "how many logins to one tenant one client address \
                                                may have under way; further ones wait five \
-                                               seconds at most"),
+                                               seconds at most. Where TLS passes through, logins \
+                                               are not seen: twice as many new sessions within \
+                                               20 s, and further ones are refused"),
         key!(arrival_deadline: Duration, "from the connection to the startup packet, a TLS \
                                           handshake included"),
         key!(address_connection_rate_per_minute: Option<u32>, "connections a minute from one \

@@ -35,7 +35,7 @@ macro_rules! refusals {
             }
 
             /// What leads to it.
-            fn cause(&self) -> String {
+            pub fn cause(&self) -> String {
                 // Each line of a comment begins with a blank.
                 let lines: &[&str] = match self { $(Self::$kind { .. } => &[$($cause),+],)+ };
                 lines.concat().trim().to_owned()
@@ -386,19 +386,6 @@ impl Refusal {
             }
         }
     }
-}
-
-/// The table for the documentation.
-pub fn markdown() -> String {
-    let head = "| refusal | SQLSTATE | cause | message | hint |\n|---|---|---|---|---|\n";
-    let mut table = head.to_owned();
-    for refusal in Refusal::all() {
-        let (name, sqlstate) = refusal.name_and_sqlstate();
-        let (cause, message, hint) = (refusal.cause(), refusal.message(), refusal.hint());
-        // In code, so that angle brackets are not taken for tags.
-        table += &format!("| {name} | {sqlstate} | {cause} | `{message}` | {hint} |\n");
-    }
-    table
 }
 
 #[cfg(test)]

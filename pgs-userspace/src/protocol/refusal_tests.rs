@@ -4,6 +4,19 @@ use std::collections::BTreeSet;
 
 use super::*;
 
+/// The table for the documentation.
+fn markdown() -> String {
+    let head = "| refusal | SQLSTATE | cause | message | hint |\n|---|---|---|---|---|\n";
+    let mut table = head.to_owned();
+    for refusal in Refusal::all() {
+        let (name, sqlstate) = refusal.name_and_sqlstate();
+        let (cause, message, hint) = (refusal.cause(), refusal.message(), refusal.hint());
+        // In code, so that angle brackets are not taken for tags.
+        table += &format!("| {name} | {sqlstate} | {cause} | `{message}` | {hint} |\n");
+    }
+    table
+}
+
 #[test]
 fn every_refusal_names_what_is_wrong_and_the_way_out() {
     let mut names = BTreeSet::new();

@@ -161,7 +161,7 @@ impl Arrival<'_> {
         }
         // Whether the login fails is not seen: nothing is ever charged for it.
         let (ip, settings) = (self.address.ip(), &route.settings);
-        let login = door.admission.login_place(ip, &route.tenant)?;
+        let login = door.admission.unseen_login_place(ip, &route.tenant)?;
         drop(door.admission.begin_login(ip, &route.tenant, settings)?);
         let identity = Identity {
             tenant: route.tenant.clone(),

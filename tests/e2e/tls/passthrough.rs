@@ -30,8 +30,8 @@ use super::with_tls;
 /// Large enough that every buffer on the way overflows.
 const BULK_BYTES: usize = 4 * 1024 * 1024;
 
-/// `address_logins_max`, where nothing is configured.
-const LOGINS: usize = 32;
+/// Twice `address_logins_max`, where nothing is configured.
+const LOGINS: usize = 64;
 
 /// How long a login counts as under way that is not seen.
 const UNSEEN: Duration = Duration::from_secs(20);

@@ -50,9 +50,11 @@ pub const LOGIN_PLACE_DEADLINE: Duration = Duration::from_secs(5);
 /// Between two looks at whether there is one.
 pub const LOGIN_PLACE_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long a session counts among them whose login is not seen, because its TLS passes through.
-/// PostgreSQL ends what is not logged in after a minute (`authentication_timeout`): so
-/// [`ADDRESS_LOGINS_MAX_DEFAULT`] three times over is the most that one address has there at once.
+/// Of logins that are not seen, because their TLS passes through, so many times as many may be
+/// counted: a pool that opens its connections at once is to get them, too.
+pub const UNSEEN_LOGINS_FACTOR: u32 = 2;
+
+/// For how long each of those counts.
 pub const UNSEEN_LOGIN_PERIOD: Duration = Duration::from_secs(20);
 
 /// Connections that one client address may make at once before its rate counts, unless told

@@ -30,6 +30,7 @@ use table::Table;
 use super::budget::Budget;
 use crate::config::limits::LOGIN_PLACE_DEADLINE;
 use crate::config::limits::LOGIN_PLACE_POLL_INTERVAL;
+use crate::config::limits::UNSEEN_LOGINS_FACTOR;
 use crate::config::sections::Limits;
 use crate::protocol::refusal::Refusal;
 use crate::tenant::id::TenantId;
@@ -182,9 +183,29 @@ impl Admission {
         address: IpAddr,
         tenant: &TenantId,
     ) -> Result<Option<ArrivalPlace>, Refusal> {
+        self.login_place_of(address, tenant, 1)
+    }
+
+    /// The same for a login that is not seen, because its TLS passes through: it keeps the place
+    /// for a while although it may be over, so that there are more of them.
+    pub(super) fn unseen_login_place(
+        &self,
+        address: IpAddr,
+        tenant: &TenantId,
+    ) -> Result<Option<ArrivalPlace>, Refusal> {
+        self.login_place_of(address, tenant, UNSEEN_LOGINS_FACTOR)
+    }
+
+    fn login_place_of(
+        &self,
+        address: IpAddr,
+        tenant: &TenantId,
+        factor: u32,
+    ) -> Result<Option<ArrivalPlace>, Refusal> {
         let Some(max) = self.rules().logins_max else {
             return Ok(None);
         };
+        let max = max.saturating_mul(factor);
         let key = self.failures.key_of((prefix(address), tenant));
         match self.logins_under_way.enter(key, max) {
             None => Err(Refusal::TooManyLoginsUnderWay),
