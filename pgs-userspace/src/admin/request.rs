@@ -255,4 +255,8 @@ pub struct SessionReport {
     /// slow.
     #[serde(default)]
     pub diversions: u32,
+    /// Times that its backend left the verdict, because it sent more than the router moved; those
+    /// of an earlier router are not counted.
+    #[serde(default)]
+    pub withdrawals: u32,
 }

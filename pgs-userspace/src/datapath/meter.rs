@@ -66,6 +66,7 @@ pub struct Meter {
     /// Where the router's own bytes are counted too, as long as there is a place: a router that is
     /// killed takes its memory with it.
     flows: OnceLock<Arc<FlowTable>>,
+    withdrawals: AtomicU32,
     /// Milliseconds since `begun` at which the router last moved a byte.
     moved_at_milliseconds: AtomicU64,
 }
@@ -89,6 +90,7 @@ impl Meter {
             kernel_to_client: AtomicU64::new(0),
             place: AtomicU32::new(NO_PLACE),
             flows: OnceLock::new(),
+            withdrawals: AtomicU32::new(0),
             moved_at_milliseconds: AtomicU64::new(0),
         }
     }
@@ -131,6 +133,11 @@ impl Meter {
         if self.relayed_to_client.swap(to_client, Relaxed) != to_client || before != to_backend {
             self.moved();
         }
+    }
+
+    /// Times that its backend has left the verdict.
+    pub fn withdrawals(&self) -> u32 {
+        self.withdrawals.load(Relaxed)
     }
 
     /// Bytes that the router wrote to the backend.
@@ -202,6 +209,10 @@ impl Meter {
         drop(self.flows.set(Arc::clone(flows)));
         self.place.store(place.number(), Relaxed);
         self.path.store(Path::Kernel as u8, Relaxed);
+    }
+
+    pub(super) fn add_withdrawal(&self) {
+        self.withdrawals.fetch_add(1, Relaxed);
     }
 
     pub(super) fn end_kernel(&self, bytes: KernelBytes) {

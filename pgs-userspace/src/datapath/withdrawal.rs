@@ -98,6 +98,7 @@ impl Session {
                 .map_err(|refused| CloseReason::BackendFailed(refused.to_string()))?;
             session.backend = Backend::Leaving;
             session.habit.leaves(loan.now, read_bytes);
+            self.meter.add_withdrawal();
             tracing::debug!(received, "a backend leaves the verdict");
             return Ok(false);
         }

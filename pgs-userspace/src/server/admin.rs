@@ -233,5 +233,6 @@ fn report(door: &FrontDoor, session: &Session) -> SessionReport {
         bytes_to_client: meter.relayed_to_client() + in_kernel.to_client,
         bytes_in_kernel: in_kernel.to_backend + in_kernel.to_client,
         diversions: door.data_path.diversions(meter),
+        withdrawals: meter.withdrawals(),
     }
 }

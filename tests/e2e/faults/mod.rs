@@ -13,6 +13,7 @@ mod small_buffers;
 mod spills;
 mod stalls;
 mod unready;
+mod withdrawals;
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -32,6 +33,10 @@ pub(crate) const SCENARIOS: &[Named] = &[
     ("many_clients_that_stand_still", stalls::many_clients),
     ("a_copy_into_a_locked_table", stalls::a_copy_that_waits),
     ("a_thousand_spills_in_one_session", spills::a_thousand),
+    (
+        "large_results_between_small_turns_leave_the_verdict",
+        withdrawals::large_results,
+    ),
     (
         "a_client_that_reads_when_it_has_written_all",
         spills::written_before_read,

@@ -97,7 +97,7 @@ fn turns(wire: &mut Wire, turn: usize, query: usize, answer: usize) -> anyhow::R
     Ok(())
 }
 
-fn work(mut wire: Wire, done: &AtomicBool) -> anyhow::Result<usize> {
+pub(super) fn work(mut wire: Wire, done: &AtomicBool) -> anyhow::Result<usize> {
     let mut turn = 0;
     while !done.load(Relaxed) {
         turn += 1;
@@ -112,7 +112,7 @@ fn work(mut wire: Wire, done: &AtomicBool) -> anyhow::Result<usize> {
     Ok(turn)
 }
 
-fn listed(stage: &Stage, backend: u64) -> anyhow::Result<Value> {
+pub(super) fn listed(stage: &Stage, backend: u64) -> anyhow::Result<Value> {
     let tenant = &stage.alpha()?.user;
     process::eventually("the session is listed", LIMIT, || {
         let sessions = stage.router()?.sessions(tenant)?.into_iter();

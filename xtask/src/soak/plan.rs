@@ -50,6 +50,11 @@ pub(super) const PARTS: [Part; 12] = [
         "20000 turns from the kernel to the router and back in one session",
     ),
     part(
+        "withdrawals",
+        "faults::large_results",
+        "1000 results of 4 to 16 MB, each followed by small turns, and small ones beside them",
+    ),
+    part(
         "full-duplex",
         "faults::a_client_that_reads",
         "2000 queries, 2 GB of answers, of which none is read before all are asked",
