@@ -165,7 +165,7 @@ fn a_row_of_100_megabytes(stage: &Stage) -> anyhow::Result<()> {
 fn half_close(stage: &Stage) -> anyhow::Result<()> {
     const ROW_BYTES: usize = 100_000;
     let rows_in_all = Length::of_this_run()?.pick(2_000, 10_000);
-    let mut wire = stage.log_in(stage.alpha()?)?;
+    let mut wire = stage.log_in_settled(stage.alpha()?)?;
     wire.send_query(&format!(
         "select lpad(i::text, {ROW_BYTES}, 'x') from generate_series(1, {rows_in_all}) i"
     ))?;

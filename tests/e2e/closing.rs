@@ -35,10 +35,10 @@ pub(crate) const SCENARIOS: &[Named] = &[
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn terminate_closes(stage: &Stage) -> anyhow::Result<()> {
-    let mut wire = stage.log_in(stage.alpha()?)?;
+    let mut wire = stage.log_in_settled(stage.alpha()?)?;
     wire.send_message(b'X', &[])?;
     ensure!(wire.receive_to_end()?.is_empty(), "an answer to Terminate");
-    let mut wire = stage.log_in(stage.alpha()?)?;
+    let mut wire = stage.log_in_settled(stage.alpha()?)?;
     wire.shut_down_writing()?;
     ensure!(
         wire.receive_to_end()?.is_empty(),
@@ -49,10 +49,9 @@ fn terminate_closes(stage: &Stage) -> anyhow::Result<()> {
 
 fn a_query_and_its_end_in_one_segment(stage: &Stage) -> anyhow::Result<()> {
     for _ in 0..20 {
-        let mut wire = stage.log_in(stage.alpha()?)?;
+        let mut wire = stage.log_in_settled(stage.alpha()?)?;
         let terminate = packed(b'X', &[]);
-        wire.send(&[packed(b'Q', b"select 'last words'\0"), terminate].concat())?;
-        wire.shut_down_writing()?;
+        wire.send_with_end(&[packed(b'Q', b"select 'last words'\0"), terminate].concat())?;
         let received = wire.receive_to_end()?.escape_ascii().to_string();
         ensure!(received.contains("last words"), "{received}");
         ensure!(received.ends_with(r"Z\x00\x00\x00\x05I"), "{received}");

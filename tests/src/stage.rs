@@ -4,7 +4,9 @@
 use std::io::Write as _;
 use std::sync::OnceLock;
 
+use anyhow::Context as _;
 use anyhow::anyhow;
+use anyhow::ensure;
 
 use crate::installation::Installation;
 use crate::router::DataPath;
@@ -109,6 +111,22 @@ impl Stage {
     pub fn log_in(&self, login: &Login) -> anyhow::Result<Wire> {
         let mut wire = self.connect()?;
         wire.log_in(login)?;
+        Ok(wire)
+    }
+
+    /// The same, once it was answered and `pgs sessions` names this stage's path: a client that
+    /// sends its end earlier may have ended before its session came to the kernel.
+    pub fn log_in_settled(&self, login: &Login) -> anyhow::Result<Wire> {
+        let mut wire = self.log_in(login)?;
+        let answer = wire.query_value("select 'settled'")?;
+        ensure!(answer == "settled", "{answer}");
+        let address = wire.local_address()?.to_string();
+        let sessions = self.router()?.sessions(&login.user)?;
+        let session = sessions
+            .iter()
+            .find(|session| session["client"] == *address);
+        let session = session.with_context(|| format!("{address} is not in {sessions:?}"))?;
+        ensure!(session["path"] == self.path.as_str(), "{session}");
         Ok(wire)
     }
 

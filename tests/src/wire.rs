@@ -16,6 +16,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use anyhow::bail;
 use anyhow::ensure;
+use rustix::net::SendFlags;
+use rustix::net::send;
 
 use crate::socket::Socket;
 
@@ -227,6 +229,15 @@ impl Wire {
     /// Says that nothing more will be sent.
     pub fn shut_down_writing(&mut self) -> anyhow::Result<()> {
         Ok(self.stream.get_mut().shut_down_writing()?)
+    }
+
+    /// Sends bytes and says that nothing more will be sent, both in one segment of TCP: the kernel
+    /// keeps the bytes, which are few, until it has the end to put to them.
+    pub fn send_with_end(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        let socket = self.stream.get_ref().as_ref();
+        let sent = send(&*socket, bytes, SendFlags::MORE).context("sending")?;
+        ensure!(sent == bytes.len(), "{sent} of {} bytes", bytes.len());
+        self.shut_down_writing()
     }
 
     /// Exactly so many bytes.
