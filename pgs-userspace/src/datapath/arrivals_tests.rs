@@ -32,7 +32,7 @@ pub(super) const LIMIT: Duration = Duration::from_secs(10);
 const SMALL_TURNS_MAX: usize = 2_000;
 const POLL: Duration = Duration::from_micros(100);
 
-const STEPS: [Step; 10] = [
+pub(super) const STEPS: [Step; 10] = [
     Step::Read,
     Step::Records,
     Step::Indexes,
@@ -62,6 +62,37 @@ impl Lease for NoLease {
     fn released(self: Box<Self>) {}
 
     fn closed(self: Box<Self>, _reason: CloseReason) {}
+}
+
+/// All four ends of a session's two connections. The far ones are given time, the router's own do
+/// not block.
+pub(super) struct Ends {
+    pub(super) client: TcpStream,
+    pub(super) router_client: TcpStream,
+    pub(super) backend: UnixStream,
+    pub(super) router_backend: UnixStream,
+}
+
+impl Ends {
+    pub(super) fn new() -> Self {
+        let (backend, router_backend) = UnixStream::pair().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (router_client, _) = listener.accept().unwrap();
+        client.set_nodelay(true).unwrap();
+        router_client.set_nonblocking(true).unwrap();
+        router_backend.set_nonblocking(true).unwrap();
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        backend.set_read_timeout(Some(LIMIT)).unwrap();
+        client.set_write_timeout(Some(LIMIT)).unwrap();
+        backend.set_write_timeout(Some(LIMIT)).unwrap();
+        Self {
+            client,
+            router_client,
+            backend,
+            router_backend,
+        }
+    }
 }
 
 /// The two far ends of a session that a worker has, and what else that takes.
@@ -97,17 +128,12 @@ pub(super) fn hand_over_on(
     lease: Box<dyn Lease>,
     mut arrives: impl FnMut(Step, &mut TcpStream, &mut UnixStream) + Send + 'static,
 ) -> Handed {
-    let (backend, router_backend) = UnixStream::pair().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (router_client, _) = listener.accept().unwrap();
-    client.set_nodelay(true).unwrap();
-    router_client.set_nonblocking(true).unwrap();
-    router_backend.set_nonblocking(true).unwrap();
-    client.set_read_timeout(Some(LIMIT)).unwrap();
-    backend.set_read_timeout(Some(LIMIT)).unwrap();
-    client.set_write_timeout(Some(LIMIT)).unwrap();
-    backend.set_write_timeout(Some(LIMIT)).unwrap();
+    let Ends {
+        mut client,
+        router_client,
+        backend,
+        router_backend,
+    } = Ends::new();
     client.write_all(before).unwrap();
     let mut access = kernel.access(0, 1).unwrap();
     let (mut at_client, mut at_backend) =
@@ -118,18 +144,7 @@ pub(super) fn hand_over_on(
     let worker = WorkerHandle::start(0, Some(access)).unwrap();
     let done = Arc::new(AtomicBool::new(false));
     bring_notices(kernel, &worker, &done);
-    let meter = Arc::new(Meter::new());
-    let handover = Handover {
-        client: router_client,
-        backend: router_backend,
-        pending_to_backend: Bytes::new(),
-        pending_to_client: Bytes::new(),
-        account: 0,
-        relayed: None,
-        meter: Arc::clone(&meter),
-        lease,
-    };
-    assert!(worker.adopt(handover).is_ok());
+    let meter = adopted(&worker, router_client, router_backend, 0, lease);
     Handed {
         client,
         backend,
@@ -137,6 +152,29 @@ pub(super) fn hand_over_on(
         worker,
         done,
     }
+}
+
+/// Gives a worker the router's ends of a session.
+pub(super) fn adopted(
+    worker: &WorkerHandle,
+    client: TcpStream,
+    backend: UnixStream,
+    account: u32,
+    lease: Box<dyn Lease>,
+) -> Arc<Meter> {
+    let meter = Arc::new(Meter::new());
+    let handover = Handover {
+        client,
+        backend,
+        pending_to_backend: Bytes::new(),
+        pending_to_client: Bytes::new(),
+        account,
+        relayed: None,
+        meter: Arc::clone(&meter),
+        lease,
+    };
+    assert!(worker.adopt(handover).is_ok());
+    meter
 }
 
 pub(super) fn bring_notices(kernel: &KernelPath, worker: &WorkerHandle, done: &Arc<AtomicBool>) {
@@ -154,35 +192,47 @@ pub(super) fn bring_notices(kernel: &KernelPath, worker: &WorkerHandle, done: &A
 
 impl Handed {
     pub(super) fn wait_for_kernel(&self) {
-        let deadline = Instant::now() + LIMIT;
-        while self.meter.path() != Path::Kernel {
-            assert_eq!(self.meter.relay_reason(), None);
-            assert!(Instant::now() < deadline, "it is not enrolled");
-            std::thread::sleep(POLL);
-        }
+        wait_for_kernel(&self.meter);
     }
 
     pub(super) fn place(&self) -> Place {
         self.meter.place().expect("it is enrolled")
     }
 
-    /// A question and an answer, until the kernel has both. Where the two sides share a processor
-    /// with the router, each may go on before the router has said that it has written.
     pub(super) fn small_turns(&mut self, kernel: &KernelPath) {
-        let place = self.place();
-        let before = kernel.flows().bytes(place);
-        for _ in 0..SMALL_TURNS_MAX {
-            self.client.write_all(b"question").unwrap();
-            expect(&mut self.backend, b"question");
-            self.backend.write_all(b"answer").unwrap();
-            expect(&mut self.client, b"answer");
-            let after = kernel.flows().bytes(place);
-            if after.to_backend > before.to_backend && after.to_client > before.to_client {
-                return;
-            }
-        }
-        panic!("small turns are not redirected");
+        small_turns(kernel, self.place(), &mut self.client, &mut self.backend);
     }
+}
+
+pub(super) fn wait_for_kernel(meter: &Meter) {
+    let deadline = Instant::now() + LIMIT;
+    while meter.path() != Path::Kernel {
+        assert_eq!(meter.relay_reason(), None);
+        assert!(Instant::now() < deadline, "it is not enrolled");
+        std::thread::sleep(POLL);
+    }
+}
+
+/// A question and an answer, until the kernel has both. Where the two sides share a processor with
+/// the router, each may go on before the router has said that it has written.
+pub(super) fn small_turns(
+    kernel: &KernelPath,
+    place: Place,
+    client: &mut TcpStream,
+    backend: &mut UnixStream,
+) {
+    let before = kernel.flows().bytes(place);
+    for _ in 0..SMALL_TURNS_MAX {
+        client.write_all(b"question").unwrap();
+        expect(backend, b"question");
+        backend.write_all(b"answer").unwrap();
+        expect(client, b"answer");
+        let after = kernel.flows().bytes(place);
+        if after.to_backend > before.to_backend && after.to_client > before.to_client {
+            return;
+        }
+    }
+    panic!("small turns are not redirected");
 }
 
 pub(super) fn expect(from: &mut impl Read, expected: &[u8]) {

@@ -127,6 +127,7 @@ impl Session {
                 return Ok(Moved::At(WITHDRAWAL_LOOK_INTERVAL));
             }
         }
+        self.nothing_is_purged(unreceived, loan)?;
         let wait = self.run_recorded(direction, unreceived, loan)?;
         if wait == Wait::Writable || self.to_client.is_ended() {
             return Ok(Moved::Done);

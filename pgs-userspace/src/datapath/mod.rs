@@ -9,6 +9,8 @@ mod arrivals_tests;
 pub mod canary;
 mod crossing;
 mod direction;
+#[cfg(test)]
+mod endings_tests;
 pub mod findings;
 pub mod handover;
 pub mod kernel;
@@ -22,6 +24,8 @@ mod reach;
 mod relapse;
 #[cfg(test)]
 mod repeated_tests;
+#[cfg(test)]
+mod reuse_tests;
 mod session;
 mod socket;
 mod succession;

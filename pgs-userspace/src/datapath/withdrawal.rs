@@ -137,6 +137,30 @@ impl Session {
         }
     }
 
+    /// What a backend had sent by the source is still there when it has ended: else its client gets
+    /// nothing of what came behind that.
+    pub(super) fn nothing_is_purged(
+        &mut self,
+        unreceived: Unreceived,
+        loan: &mut Loan<'_>,
+    ) -> Result<(), CloseReason> {
+        let (Path::Kernel(session), Some(kernel)) = (&self.path, loan.kernel.as_deref_mut()) else {
+            return Ok(());
+        };
+        if !self.backend_ended || !matches!(unreceived, Unreceived::AtSource(_)) {
+            return Ok(());
+        }
+        match kernel.was_taken_out(&session.enrolment, &self.backend) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(CloseReason::BackendFailed(
+                "it called shutdown(2) before all that it had sent was read, which the kernel then \
+                 drops; it has to close"
+                    .into(),
+            )),
+            Err(refused) => Err(CloseReason::BackendFailed(refused.to_string())),
+        }
+    }
+
     /// Moves bytes of a backend that is no source.
     pub(super) fn move_native(&mut self, loan: &mut Loan<'_>) -> Result<Moved, CloseReason> {
         let before = self.to_client.read_bytes();

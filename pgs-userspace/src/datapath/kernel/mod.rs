@@ -275,6 +275,14 @@ pub(super) struct KernelAccess {
     pub(super) between_steps: Option<step::Between>,
 }
 
+#[cfg(test)]
+impl KernelAccess {
+    /// Leaves it so many places of all it has, for a test to see them used again.
+    pub(super) fn keep_places(&mut self, count: usize) {
+        self.free.truncate(count);
+    }
+}
+
 impl std::fmt::Debug for KernelAccess {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter

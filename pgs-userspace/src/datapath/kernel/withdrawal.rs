@@ -128,6 +128,27 @@ impl KernelAccess {
         self.is_back(enrolment, backend)
     }
 
+    /// Whether the kernel has taken a backend out of every map by itself, and purged what came by
+    /// the source and was not read: `unix_shutdown` of `net/unix/af_unix.c` has it do so where the
+    /// other end calls `shutdown`. Closing does not.
+    pub(in crate::datapath) fn was_taken_out(
+        &mut self,
+        enrolment: &Enrolment,
+        backend: &UnixStream,
+    ) -> Result<bool, Refused> {
+        let key = enrolment.cookies.backend;
+        // As long as the session lives it is a target, whether or not it is a source.
+        match self.sockets.insert(key, backend.as_raw_fd(), BPF_NOEXIST) {
+            Ok(()) => Ok(true),
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::AlreadyExists =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(failed("SOCKETS, the backend")(error)),
+        }
+    }
+
     fn insert_backend(
         &mut self,
         enrolment: &Enrolment,
