@@ -32,6 +32,10 @@ use crate::Named;
 use crate::drain::keeper_of;
 use crate::drain::kill;
 use crate::drain::until_gone;
+use crate::faults::churn::descriptors_of;
+use crate::faults::churn::until_descriptors_are_given_back;
+use crate::faults::churn::until_nothing_is_left;
+use crate::faults::churn::until_sessions_are_gone;
 
 pub(crate) const SCENARIOS: &[Named] = &[
     (
@@ -283,6 +287,9 @@ fn a_router_taken_over_under_load(stage: &Stage) -> anyhow::Result<()> {
     let login = tenant.login();
     let mut first = installation.second_router("taken-over")?;
     fill(&first, login)?;
+    until_sessions_are_gone(&first)?;
+    let keeper = keeper_of(&first)?;
+    let before = descriptors_of(&first, keeper)?;
     let work = Work::begin(&first, login)?;
     let mut query = client(&first, "psql", login);
     query.args(["--no-psqlrc", "-Atc", "select 1"]);
@@ -311,7 +318,10 @@ fn a_router_taken_over_under_load(stage: &Stage) -> anyhow::Result<()> {
     ensure!(served > 2, "{served} newcomers");
     let after = seen(&second, login)?;
     ensure!(after.len() >= CLIENTS, "{after:?}");
-    work.succeeds()
+    work.succeeds()?;
+    until_nothing_is_left(&second)?;
+    ensure!(keeper_of(&second)? == keeper, "another keeper");
+    until_descriptors_are_given_back(&second, keeper, before)
 }
 
 /// In the kernel it is the new router's; relayed it stays with the old one, and the cancel request

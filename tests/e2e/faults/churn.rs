@@ -30,8 +30,9 @@ const ENTRIES: [(&str, usize); 3] = [("INDEXES", 2), ("SOURCES", 2), ("SOCKETS",
 
 const THREADS: usize = 4;
 
-/// Descriptors that come and go by themselves: those of commands that ask for the status.
-const DESCRIPTORS_SLACK: usize = 16;
+/// A router's descriptors that come and go by themselves: those of commands that ask for the
+/// status. A keeper has none of these.
+const DESCRIPTORS_SLACK: usize = 4;
 
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -54,7 +55,7 @@ pub(super) fn leaves_nothing(stage: &Stage) -> anyhow::Result<()> {
     }
     drop(first);
     until_sessions_are_gone(&router)?;
-    let before = [descriptors(router.process_id())?, descriptors(keeper)?];
+    let before = descriptors_of(&router, keeper)?;
 
     let until = Instant::now() + time;
     let mut ended = 0;
@@ -78,12 +79,7 @@ pub(super) fn leaves_nothing(stage: &Stage) -> anyhow::Result<()> {
     if stage.path() == DataPath::Kernel {
         until_nothing_is_left(&router)?;
     }
-    for (process_id, before) in [router.process_id(), keeper].into_iter().zip(before) {
-        process::eventually("descriptors are given back", LIMIT, || {
-            let now = descriptors(process_id)?;
-            Ok((now <= before + DESCRIPTORS_SLACK).then_some(()))
-        })?;
-    }
+    until_descriptors_are_given_back(&router, keeper, before)?;
     say(&format!(
         "churn, {}: {ended} sessions in {} s, nothing left",
         stage.path(),
@@ -115,8 +111,30 @@ pub(super) fn stopped_keeper(stage: &Stage) -> anyhow::Result<()> {
     until_nothing_is_left(&router)
 }
 
+/// Descriptors of a router and its keeper.
+pub(crate) fn descriptors_of(router: &Router, keeper: u32) -> anyhow::Result<[usize; 2]> {
+    Ok([descriptors(router.process_id())?, descriptors(keeper)?])
+}
+
+/// Waits until both have no more open than before; the router may be the successor of the one that
+/// was counted.
+pub(crate) fn until_descriptors_are_given_back(
+    router: &Router,
+    keeper: u32,
+    before: [usize; 2],
+) -> anyhow::Result<()> {
+    let mut last = before;
+    let given_back = process::eventually("descriptors are given back", LIMIT, || {
+        last = descriptors_of(router, keeper)?;
+        let [of_router, of_keeper] = last;
+        let all = of_router <= before[0] + DESCRIPTORS_SLACK && of_keeper <= before[1];
+        Ok(all.then_some(()))
+    });
+    given_back.with_context(|| format!("{before:?}, then {last:?}"))
+}
+
 /// Waits until no map has an entry of a session.
-pub(super) fn until_nothing_is_left(router: &Router) -> anyhow::Result<()> {
+pub(crate) fn until_nothing_is_left(router: &Router) -> anyhow::Result<()> {
     let mut last = String::new();
     let empty = process::eventually("no entry is left", LIMIT, || {
         let entries = map_entries(router.process_id())?;
@@ -127,7 +145,7 @@ pub(super) fn until_nothing_is_left(router: &Router) -> anyhow::Result<()> {
     empty.with_context(|| last)
 }
 
-fn until_sessions_are_gone(router: &Router) -> anyhow::Result<()> {
+pub(crate) fn until_sessions_are_gone(router: &Router) -> anyhow::Result<()> {
     process::eventually("no session is left", LIMIT, || {
         Ok((router.status()?["sessions"] == 0).then_some(()))
     })

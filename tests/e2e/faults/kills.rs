@@ -20,7 +20,10 @@ use pgs_tests::tenant::Login;
 use pgs_tests::wire::Wire;
 use pgs_tests::wire::packed;
 
+use super::churn::descriptors_of;
+use super::churn::until_descriptors_are_given_back;
 use super::churn::until_nothing_is_left;
+use super::churn::until_sessions_are_gone;
 use super::say;
 use super::servers;
 use super::servers::Rows;
@@ -82,6 +85,8 @@ pub(super) fn again_and_again(stage: &Stage) -> anyhow::Result<()> {
     let keeper = keeper_of(&router)?;
     let fill = ["-i", "-s", "1", "-q"];
     process::run(&mut pgbench(&router, login, &fill), LIMIT)?.success()?;
+    until_sessions_are_gone(&router)?;
+    let before = descriptors_of(&router, keeper)?;
     let (clients, seconds) = (CLIENTS.to_string(), time.as_secs().to_string());
     let work = ["-n", "-S", "-j", "2", "-c", &clients, "-T", &seconds];
     let mut work = pgbench(&router, login, &work);
@@ -116,6 +121,7 @@ pub(super) fn again_and_again(stage: &Stage) -> anyhow::Result<()> {
     ));
     until_nothing_is_left(&router)?;
     ensure!(keeper_of(&router)? == keeper, "another keeper");
+    until_descriptors_are_given_back(&router, keeper, before)?;
     router.signal(Signal::SIGTERM)?;
     let ended = router.wait(PROMPT)?;
     ensure!(ended.is_some_and(|one| one.success()), "{ended:?}");

@@ -3,7 +3,7 @@
 //!
 //! Most are short here and complete under `cargo xtask soak`; what they measured they print.
 
-mod churn;
+pub(crate) mod churn;
 mod connections;
 mod fallback;
 mod idle;
