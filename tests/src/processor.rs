@@ -25,6 +25,20 @@ fn seconds_in(stat: &str) -> anyhow::Result<f64> {
     Ok((ticks.0 + ticks.1) / second as f64)
 }
 
+/// How often the threads of a process have gone to sleep by themselves, as they do between any two
+/// events of which they are woken: `voluntary_ctxt_switches` of `/proc/<pid>/task/*/status`.
+pub fn voluntary_switches(process_id: u32) -> anyhow::Result<u64> {
+    let mut switches = 0;
+    for thread in fs::read_dir(format!("/proc/{process_id}/task"))? {
+        let status = fs::read_to_string(thread?.path().join("status"))?;
+        let count = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        switches += count.context("no switches")?.trim().parse::<u64>()?;
+    }
+    Ok(switches)
+}
+
 /// What each of the kernel's workers has used at some moment.
 #[derive(Debug)]
 pub struct KernelWorkers(HashMap<u32, f64>);

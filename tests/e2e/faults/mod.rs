@@ -13,6 +13,7 @@ mod small_buffers;
 mod spills;
 mod stalls;
 mod unready;
+mod wakes;
 mod withdrawals;
 
 use std::io::Write as _;
@@ -67,6 +68,7 @@ pub(crate) const SCENARIOS: &[Named] = &[
         kills::with_bytes_in_hand,
     ),
     ("idle_sessions_cost_little", idle::idle_sessions),
+    ("redirected_turns_wake_nobody", wakes::redirected_turns),
 ];
 
 /// Connections of a server beside those of a test.
