@@ -8,13 +8,19 @@ use futures_util::future;
 use pgs_tests::driver;
 use pgs_tests::length::Length;
 use pgs_tests::pattern;
+use pgs_tests::process;
 use pgs_tests::stage::Stage;
+use pgs_tests::tenant::Tenant;
+use pgs_tests::wire::Wire;
 use rand::Rng as _;
 use tokio_postgres::Client;
 
 use super::roomy_tenant;
 
 const LIMIT: Duration = Duration::from_secs(600);
+
+/// For the sessions before to be gone.
+const QUIET_LIMIT: Duration = Duration::from_secs(60);
 
 /// Pieces of each session.
 const ROUNDS: u64 = 6;
@@ -30,6 +36,7 @@ pub(super) fn with_hashes(stage: &Stage) -> anyhow::Result<()> {
     let tenant = roomy_tenant(stage, "hashed", most)?;
     let address = stage.router()?.address();
     for count in counts {
+        until_nobody_is_connected(stage, &tenant)?;
         driver::block_on(LIMIT, async {
             let connecting = (0..*count).map(|_| driver::connect(address, tenant.login()));
             let sessions = future::try_join_all(connecting).await?;
@@ -50,6 +57,20 @@ pub(super) fn with_hashes(stage: &Stage) -> anyhow::Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Sessions end when their clients are gone already, and backends after that; until then both count
+/// among those of which there may be so many.
+fn until_nobody_is_connected(stage: &Stage, tenant: &Tenant<'_>) -> anyhow::Result<()> {
+    let mut direct = Wire::connect_unix(&tenant.socket())?;
+    direct.log_in(tenant.login())?;
+    let others = "select count(*) from pg_stat_activity where backend_type = 'client backend' \
+                  and pid <> pg_backend_pid()";
+    process::eventually("nobody is connected", QUIET_LIMIT, || {
+        let sessions = stage.router()?.sessions(tenant.id())?.len();
+        let backends = direct.query_value(others)?;
+        Ok((sessions == 0 && backends == "0").then_some(()))
+    })
 }
 
 /// Every order of magnitude as often as another.

@@ -17,6 +17,7 @@ mod wakes;
 mod withdrawals;
 
 use std::io::Write as _;
+use std::process::Command;
 use std::time::Duration;
 
 use pgs_tests::process;
@@ -74,6 +75,9 @@ pub(crate) const SCENARIOS: &[Named] = &[
 /// Connections of a server beside those of a test.
 const CONNECTIONS_BESIDE: usize = 20;
 
+/// Processes of its container beside its connections': the server's own, and health checks.
+const PROCESSES_BESIDE: usize = 100;
+
 /// For a server to be back after its restart.
 const RESTART_LIMIT: Duration = Duration::from_secs(60);
 
@@ -85,10 +89,17 @@ fn roomy_tenant<'a>(stage: &'a Stage, id: &str, connections: usize) -> anyhow::R
     let connections = connections + CONNECTIONS_BESIDE;
     wire.query(&format!("alter system set max_connections = {connections}"))?;
     drop(wire);
+    stage
+        .router()?
+        .pgs(&["set", id, &format!("connections_max={connections}")])?;
     stage.router()?.pgs(&["restart", id])?;
     process::eventually("the tenant is back", RESTART_LIMIT, || {
         Ok(stage.log_in(tenant.login()).ok())
     })?;
+    let processes = (connections + PROCESSES_BESIDE).to_string();
+    let container = servers::container_of(stage, id)?;
+    let update = ["update", "--pids-limit", &processes, &container];
+    process::run(Command::new("docker").args(update), RESTART_LIMIT)?.success()?;
     Ok(tenant)
 }
 
