@@ -216,6 +216,19 @@ impl Wire {
         self.stream.get_mut().write_all(bytes).context("sending")
     }
 
+    /// Sends bytes until none of them is taken within the limit for a write; how many were.
+    pub fn send_until_stuck(&mut self, bytes: &[u8]) -> anyhow::Result<usize> {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            match self.stream.get_mut().write(&bytes[taken..]) {
+                Ok(count) => taken += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error).context("sending"),
+            }
+        }
+        Ok(taken)
+    }
+
     /// Sends one message.
     pub fn send_message(&mut self, kind: u8, body: &[u8]) -> anyhow::Result<()> {
         self.send(&packed(kind, body))

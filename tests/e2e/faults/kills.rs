@@ -171,7 +171,7 @@ fn log_in(router: &Router, login: &Login) -> anyhow::Result<Wire> {
     Ok(wire)
 }
 
-fn require_kernel(stage: &Stage) -> anyhow::Result<()> {
+pub(super) fn require_kernel(stage: &Stage) -> anyhow::Result<()> {
     match stage.path() {
         DataPath::Kernel => Ok(()),
         DataPath::Relay => Skip::on_this_path("the relay's sessions end with the router"),

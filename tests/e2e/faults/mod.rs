@@ -15,6 +15,7 @@ mod stalls;
 mod unready;
 mod wakes;
 mod withdrawals;
+mod without_router;
 
 use std::io::Write as _;
 use std::process::Command;
@@ -70,6 +71,14 @@ pub(crate) const SCENARIOS: &[Named] = &[
     ),
     ("idle_sessions_cost_little", idle::idle_sessions),
     ("redirected_turns_wake_nobody", wakes::redirected_turns),
+    (
+        "without_a_router_a_flood_is_made_to_wait",
+        without_router::flood,
+    ),
+    (
+        "without_a_router_a_stopped_client_holds_no_memory",
+        without_router::stopped_client,
+    ),
 ];
 
 /// Connections of a server beside those of a test.

@@ -22,16 +22,16 @@ use pgs_tests::wire::packed;
 use super::roomy_tenant;
 use super::say;
 
-const MEGABYTE: u64 = 1 << 20;
-const ROW_BYTES: usize = 128 * 1024;
+pub(super) const MEGABYTE: u64 = 1 << 20;
+pub(super) const ROW_BYTES: usize = 128 * 1024;
 
 /// What one session may hold in the kernel, and what others on the machine may take meanwhile: as
 /// in `slow_client`.
-const SESSION_BYTES_MAX: u64 = 12 * MEGABYTE;
-const NOISE_BYTES_MAX: u64 = 64 * MEGABYTE;
+pub(super) const SESSION_BYTES_MAX: u64 = 12 * MEGABYTE;
+pub(super) const NOISE_BYTES_MAX: u64 = 64 * MEGABYTE;
 
 /// What the router may use of one processor's time while its clients stand still.
-const BUSY_MAX: f64 = 0.05;
+pub(super) const BUSY_MAX: f64 = 0.05;
 
 /// And the kernel's workers: 500 of them took 2.3 % on the kernel path, where each tries again by
 /// timer to give a buffer to a socket that is full.
@@ -46,25 +46,25 @@ const LIMIT: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// Rows of a size that is known, each of which says which one it is.
-struct Rows {
+pub(super) struct Rows {
     expected: Vec<u8>,
     read: usize,
 }
 
 impl Rows {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             expected: vec![b'x'; ROW_BYTES],
             read: 0,
         }
     }
 
-    fn query(rows: usize) -> String {
+    pub(super) fn query(rows: usize) -> String {
         format!("select lpad(i::text, {ROW_BYTES}, 'x') from generate_series(1, {rows}) i")
     }
 
     /// Reads up to this row.
-    fn read_to(&mut self, wire: &mut Wire, row: usize) -> anyhow::Result<()> {
+    pub(super) fn read_to(&mut self, wire: &mut Wire, row: usize) -> anyhow::Result<()> {
         while self.read < row {
             let message = wire.message()?;
             if message.kind == b'T' {
@@ -134,7 +134,7 @@ pub(super) fn a_large_result(stage: &Stage) -> anyhow::Result<()> {
 /// A client's window may open again by itself, when its kernel has packed more tightly what waits
 /// in its buffer: so the first look need not be the last. What others do on the machine comes and
 /// goes; what waits in sockets stays.
-fn stands_flat(router: u32, stall: Duration) -> anyhow::Result<f64> {
+pub(super) fn stands_flat(router: u32, stall: Duration) -> anyhow::Result<f64> {
     let mut last = MemoryUse::default();
     let flat = process::eventually("memory is flat", LIMIT + 2 * stall, || {
         thread::sleep(SETTLE);
