@@ -29,6 +29,7 @@ use super::handover::CloseReason;
 use super::kernel::KernelPath;
 use super::kernel::Place;
 use super::meter::Meter;
+use super::reach::Meters;
 use super::reach::WorkerHandle;
 
 const SESSIONS: usize = 18;
@@ -116,7 +117,10 @@ impl Live {
         match end {
             0 => self.client.shutdown(Shutdown::Both).unwrap(),
             1 => {}
-            _ => assert!(worker.end(&self.meter, CloseReason::Terminated)),
+            _ => {
+                let meters = Arc::new([&self.meter].into_iter().collect::<Meters>());
+                assert!(worker.reach().end(&meters, &CloseReason::Terminated));
+            }
         }
         if end == 1 {
             // It gives up and closes, as a server does.

@@ -23,7 +23,7 @@ const fn part(name: &'static str, filter: &'static str, what: &'static str) -> P
 }
 
 /// In the order in which they are run: what has an end of its own comes first.
-pub(super) const PARTS: [Part; 12] = [
+pub(super) const PARTS: [Part; 13] = [
     part(
         "connections",
         "faults::connections_with_hashes",
