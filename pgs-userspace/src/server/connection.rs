@@ -109,15 +109,20 @@ pub(super) async fn serve(door: Arc<FrontDoor>, connection: Accepted, seat: Arri
     let offer = (&*rules, arrival.pinned.is_some());
     let opening = match front {
         Ok(front) => timeout_at(deadline, negotiate(&mut client, &door, offer, front)).await,
-        Err(end) => return arrival.serve(client, end).await,
+        Err(end) => return Box::pin(arrival.serve(client, end)).await,
     };
     match opening {
-        Ok(Ok(Opening::Settled(negotiated))) => arrival.serve(client, negotiated).await,
-        Ok(Ok(Opening::Encrypt(request, front))) => arrival.encrypt(client, request, front).await,
+        // What comes now takes some kilobytes, which a connection that says nothing shall not.
+        Ok(Ok(Opening::Settled(negotiated))) => {
+            Box::pin(arrival.serve(client, negotiated)).await;
+        }
+        Ok(Ok(Opening::Encrypt(request, front))) => {
+            Box::pin(arrival.encrypt(client, request, front)).await;
+        }
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "connection failed before its startup packet");
         }
-        Err(_) => arrival.serve(client, late()).await,
+        Err(_) => Box::pin(arrival.serve(client, late())).await,
     }
 }
 
