@@ -95,7 +95,7 @@ const WORK: Duration = Duration::from_secs(14);
 /// How long there is no router at all, and how long a session may take to get over its end. A
 /// machine at its limits lets single ones wait for seconds, with a router and without.
 const ALONE: Duration = Duration::from_secs(4);
-const SETTLING: Duration = Duration::from_millis(50);
+const SETTLING: Duration = Duration::from_millis(200);
 
 /// With which the router takes pgbench's sessions and two more.
 const SESSIONS_MAX: usize = CLIENTS + 2;
@@ -267,6 +267,8 @@ fn a_session_answers_while_there_is_no_router(stage: &Stage) -> anyhow::Result<(
     let mut first = installation.second_router("absent")?;
     let (mut wire, _) = log_in(&first, login)?;
     ensure!(wire.query_value("select 1")? == "1");
+    // The answer may be here before the router has let go of it.
+    thread::sleep(SETTLING);
     kill(&mut first)?;
     for turn in 0..100 {
         let answer = wire.query_value(&format!("select {turn}"))?;

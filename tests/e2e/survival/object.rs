@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
 
 use anyhow::Context as _;
 use anyhow::ensure;
@@ -10,6 +11,7 @@ use pgs_tests::router::Router;
 use pgs_tests::stage::Stage;
 
 use super::LIMIT;
+use super::SETTLING;
 use super::log_in;
 use super::require_kernel;
 use super::seen;
@@ -44,6 +46,8 @@ pub(super) fn a_router_with_another_ebpf_object(stage: &Stage) -> anyhow::Result
     ensure!(older_object(&first)?.is_none());
     let (mut old, _) = log_in(&first, login)?;
     ensure!(old.query_value("select 1")? == "1");
+    // The answer may be here before the router has let go of it.
+    thread::sleep(SETTLING);
     kill(&mut first)?;
 
     let other = other_object(first.run_directory())?;
