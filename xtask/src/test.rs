@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 const BINARY_VARIABLE: &str = "PGS_BIN";
 /// How a test begins the line that says why it did not run.
 const SKIPPED: &str = "skipped: ";
+/// How many lines of what failed tests printed are shown once more, at the end, where somebody
+/// who has only the end of a log finds them.
+const FAILURE_LINES_MAX: usize = 100;
 
 pub(crate) fn run() -> Result<()> {
     let machine = setup::ensure(Purpose::Test)?;
@@ -62,8 +65,19 @@ struct Tally {
     ignored: usize,
     /// Tests that ran but found that this machine cannot show what they test.
     skipped: Vec<String>,
-    /// Whether the lines at hand are the output of tests that passed.
-    in_successes: bool,
+    failed_tests: Vec<String>,
+    /// What they printed, at most [`FAILURE_LINES_MAX`] lines.
+    failures: Vec<String>,
+    section: Section,
+}
+
+/// Which part of a test binary's output the lines at hand belong to.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Section {
+    #[default]
+    Progress,
+    Successes,
+    Failures,
 }
 
 impl Tally {
@@ -75,17 +89,24 @@ impl Tally {
         }
         match line {
             // The first heading is followed by output, the second by names; then come failures.
-            "successes:" => self.in_successes = true,
-            "failures:" => self.in_successes = false,
+            "successes:" => self.section = Section::Successes,
+            "failures:" => self.section = Section::Failures,
             _ => {}
         }
         if let Some(counts) = line.strip_prefix("test result: ") {
-            self.in_successes = false;
+            self.section = Section::Progress;
             self.passed += count(counts, "passed");
             self.failed += count(counts, "failed");
             self.ignored += count(counts, "ignored");
         }
-        !self.in_successes
+        if let Some(name) = failed_test(line) {
+            self.failed_tests.push(name.to_owned());
+        }
+        let failed = self.section == Section::Failures && !line.trim().is_empty();
+        if failed && self.failures.len() < FAILURE_LINES_MAX {
+            self.failures.push(line.to_owned());
+        }
+        self.section != Section::Successes
     }
 
     /// The closing line, in the form that every test runner's reader knows, is the last.
@@ -93,6 +114,12 @@ impl Tally {
         heading("sum");
         for reason in &self.skipped {
             report::line(format_args!("  – skipped: {reason}"));
+        }
+        for name in &self.failed_tests {
+            report::line(format_args!("  ✗ failed: {name}"));
+        }
+        for line in &self.failures {
+            report::line(format_args!("    {line}"));
         }
         let skipped = self.skipped.len();
         let passed = self.passed.saturating_sub(skipped);
@@ -111,6 +138,11 @@ impl Tally {
     }
 }
 
+/// The name in `test name ... FAILED`.
+fn failed_test(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
+}
+
 /// The number before `word` in `ok. 3 passed; 0 failed; …`.
 fn count(counts: &str, word: &str) -> usize {
     counts
@@ -125,12 +157,14 @@ mod tests {
 
     const OUTPUT: &str = "running 2 tests\n\
         test a ... ok\n\
+        test b ... FAILED\n\
         successes:\n\
         ---- a stdout ----\n\
         chatter\n\
         skipped: a: no Docker\n\
         successes:\n    a\n\
         test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 5 filtered out; finished\n\
+        failures:\n\n---- b stdout ----\nb is not a\n\nfailures:\n    b\n\n\
         test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished";
 
     #[test]
@@ -139,6 +173,17 @@ mod tests {
         let shown: Vec<&str> = OUTPUT.lines().filter(|line| tally.read(line)).collect();
         assert_eq!((tally.passed, tally.failed, tally.ignored), (5, 1, 1));
         assert_eq!(tally.skipped, ["a: no Docker"]);
-        assert_eq!(shown.len(), 4, "{shown:?}");
+        assert_eq!(shown.len(), 14, "{shown:?}");
+        assert_eq!(tally.failed_tests, ["b"]);
+        assert_eq!(
+            tally.failures,
+            [
+                "failures:",
+                "---- b stdout ----",
+                "b is not a",
+                "failures:",
+                "    b"
+            ]
+        );
     }
 }
