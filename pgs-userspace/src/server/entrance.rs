@@ -144,6 +144,7 @@ impl FrontDoor {
         };
         let delivered = self.cancels.deliver(request, &self.counters, may).await;
         if let Some(tenant) = delivered {
+            self.admission.was_a_cancel(address.ip());
             Counters::add(&self.sessions.tenants.of(&tenant).cancels_routed);
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use anyhow::ensure;
+use pgs_tests::login::BackendKey;
 use pgs_tests::login::PROTOCOL_3_0;
 use pgs_tests::login::startup_packet;
 use pgs_tests::process;
@@ -156,6 +157,46 @@ pub(super) fn too_many_connections(stage: &Stage) -> anyhow::Result<()> {
     // After a while one more has come back.
     std::thread::sleep(Duration::from_millis(1_100));
     log_in(&router, HERE, alpha)?;
+    Ok(())
+}
+
+/// A request to cancel what is one's own is no connection too many; one that names nothing is.
+pub(super) fn cancels_are_no_connections(stage: &Stage) -> anyhow::Result<()> {
+    let configuration = "[limits]\n\
+                         address_connection_rate_per_minute = 1\n\
+                         address_connection_burst = 3\n";
+    let router = stage
+        .installation()?
+        .configured_router("own-cancels", configuration)?;
+    let alpha = stage.alpha()?;
+    let cancel = |from, key: &BackendKey| -> anyhow::Result<()> {
+        let mut wire = Wire::connect_from(from, router.address())?;
+        wire.send(&key.cancel_request())?;
+        ensure!(wire.receive_to_end()?.is_empty(), "an answer to a cancel");
+        Ok(())
+    };
+    let mut session = Wire::connect_from(HERE, router.address())?;
+    let key = session.log_in(alpha)?.key()?;
+    for _ in 0..6 {
+        session.send_query("select pg_sleep(5)")?;
+        std::thread::sleep(Duration::from_millis(100));
+        cancel(HERE, &key)?;
+        let answered = session.until_ready()?;
+        let states: Vec<_> = answered.iter().filter_map(Message::sqlstate).collect();
+        ensure!(states == ["57014"], "not cancelled: {states:?}");
+    }
+    let _second = log_in(&router, HERE, alpha)?;
+    let _third = log_in(&router, HERE, alpha)?;
+    turned_away(&router)?;
+
+    // Its own address pays for what names no session.
+    let mut wrong = key;
+    wrong.secret[0] ^= 1;
+    for _ in 0..3 {
+        cancel(THERE, &wrong)?;
+    }
+    let refused = log_in(&router, THERE, alpha);
+    ensure!(refused.is_err(), "wrong keys cost nothing");
     Ok(())
 }
 

@@ -47,6 +47,10 @@ pub(crate) const SCENARIOS: &[Named] = &[
         addresses::too_many_connections,
     ),
     (
+        "cancels_of_ones_own_are_no_connections",
+        addresses::cancels_are_no_connections,
+    ),
+    (
         "too_many_cancels_of_one_address",
         addresses::too_many_cancels,
     ),

@@ -46,6 +46,20 @@ fn an_address_that_connects_too_often_keeps_no_other_out() {
 }
 
 #[test]
+fn a_connection_that_cancelled_something_is_not_counted() {
+    let admission = admission(|limits| {
+        limits.address_connection_rate_per_minute = Some(1);
+        limits.address_connection_burst = 1;
+    });
+    let client = address("192.0.2.1");
+    for _ in 0..3 {
+        assert!(admission.arrive(client).is_ok());
+        assert!(admission.arrive(client).is_err());
+        admission.was_a_cancel(client);
+    }
+}
+
+#[test]
 fn an_address_with_too_many_arrivals_waits_for_one_to_end() {
     let admission = admission(|limits| limits.address_arrivals_max = Some(1));
     let arrive = || admission.arrive(address("192.0.2.1"));

@@ -141,6 +141,17 @@ impl Admission {
         taken.is_ok()
     }
 
+    /// A connection turned out to be for a cancel request that named a session. Its client has that
+    /// session, and the request counted by a rate of its own: it is none of the connections by
+    /// which an address is bounded.
+    pub(super) fn was_a_cancel(&self, address: IpAddr) {
+        if let Some(rate) = self.rules().connections {
+            let (client, now) = (prefix(address), self.now());
+            self.connections
+                .with(client, now, |bucket| bucket.put_back(rate));
+        }
+    }
+
     /// Whether one more client of this address may try to log in to this tenant, which exists and
     /// lets this address in.
     pub(super) fn begin_login(

@@ -39,6 +39,11 @@ impl Bucket {
         self.full_at = self.full_at.max(now) + rate.interval;
         Ok(())
     }
+
+    /// Puts a token back that was taken at this rate.
+    pub(super) fn put_back(&mut self, rate: Rate) {
+        self.full_at = self.full_at.saturating_sub(rate.interval);
+    }
 }
 
 impl Memory for Bucket {
@@ -71,6 +76,23 @@ mod tests {
         assert_eq!(bucket.take(rate, later), Err(Duration::from_secs(1)));
         assert!(!bucket.is_empty(later + Duration::from_secs(4)));
         assert!(bucket.is_empty(later + Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_token_put_back_can_be_taken_again_and_no_more() {
+        let rate = Rate::per_minute(60, 2);
+        let mut bucket = Bucket::default();
+        let now = Duration::from_secs(100);
+        assert_eq!(bucket.take(rate, now), Ok(()));
+        assert_eq!(bucket.take(rate, now), Ok(()));
+        bucket.put_back(rate);
+        assert_eq!(bucket.take(rate, now), Ok(()));
+        assert!(bucket.take(rate, now).is_err());
+        // One that has filled up meanwhile does not run over.
+        let later = now + Duration::from_secs(60);
+        bucket.put_back(rate);
+        let taken = (0..9).filter(|_| bucket.take(rate, later).is_ok()).count();
+        assert_eq!(taken, 2);
     }
 
     proptest! {
