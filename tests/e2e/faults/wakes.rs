@@ -20,7 +20,7 @@ const QUERIES_A_WAKE_MIN: u64 = 20;
 
 pub(super) fn redirected_turns(stage: &Stage) -> anyhow::Result<()> {
     if stage.path() == DataPath::Relay {
-        return Skip::because("the relay is woken for each turn");
+        return Skip::on_this_path("the relay is woken for each turn");
     }
     let login = stage.alpha()?;
     // With nobody else in it.

@@ -44,7 +44,11 @@ pub(crate) fn run(args: &SoakArgs) -> Result<()> {
     }
     let machine = setup::ensure(Purpose::Test)?;
     heading("build");
-    build()?;
+    for release in [false, true] {
+        if parts.iter().any(|part| part.release == release) {
+            build(release)?;
+        }
+    }
     heading(format_args!("soak, for at most {} min", args.minutes));
     let deadline = Instant::now() + Duration::from_secs(args.minutes * 60);
     let mut results = Vec::new();
@@ -70,8 +74,12 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Part>> {
     Ok(PARTS.iter().filter(wanted).collect())
 }
 
-fn build() -> Result<()> {
-    let step = Step::new("pgs and its tests");
+fn build(release: bool) -> Result<()> {
+    let step = Step::new(if release {
+        "pgs and its tests, for release"
+    } else {
+        "pgs and its tests"
+    });
     for arguments in [
         &["build", "--package", "pgs-userspace"][..],
         &[
@@ -85,6 +93,7 @@ fn build() -> Result<()> {
     ] {
         let mut cargo = Command::new("cargo");
         cargo.current_dir(workspace::root()).args(arguments);
+        cargo.args(release.then_some("--release"));
         process::visible(&mut cargo)?;
     }
     step.done("built");
@@ -105,13 +114,18 @@ fn one(part: &Part, time: Duration, deadline: Instant, image: Option<&str>) -> R
     }
     let step = Step::new(part.name);
     step.doing(part.what);
+    let profile = if part.release { "release" } else { "debug" };
     let mut tests = Command::new("cargo");
     tests
         .current_dir(workspace::root())
         .args(["test", "--quiet", "--package", "pgs-tests", "--test", "e2e"])
+        .args(part.release.then_some("--release"))
         .args(["--", part.filter])
         .env(VARIABLE, time.as_secs().to_string())
-        .env(BINARY_VARIABLE, workspace::target().join("debug/pgs"));
+        .env(
+            BINARY_VARIABLE,
+            workspace::target().join(profile).join("pgs"),
+        );
     if let Some(image) = image {
         tests.env(postgres_image::VARIABLE, image);
     }
