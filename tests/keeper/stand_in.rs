@@ -26,10 +26,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::ensure;
-use nix::sys::signal::SigHandler;
 use nix::sys::signal::Signal;
 use nix::sys::signal::killpg;
-use nix::sys::signal::signal;
 use nix::unistd::Pid;
 use pgs::keeper::link::Launch;
 use pgs::keeper::link::ProcessStore;
@@ -56,24 +54,12 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
     if arguments.get(1).map(String::as_str) != Some(MARK) {
         return None;
     }
-    die_of_signals();
     match play(&arguments[2..]) {
         Ok(()) => Some(ExitCode::SUCCESS),
         Err(error) => {
             say(&format!("failed {error:#}"));
             Some(ExitCode::FAILURE)
         }
-    }
-}
-
-/// Signals that end a process end this one, also where the tests were started with these ignored:
-/// by `nohup`, or by a shell in the background.
-fn die_of_signals() {
-    for ending in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
-        // SAFETY: no handler is installed, and this process has no other thread yet.
-        #[expect(unsafe_code, reason = "nix has no safe way to a default disposition")]
-        let set = unsafe { signal(ending, SigHandler::SigDfl) };
-        set.expect("a signal with a default disposition");
     }
 }
 
@@ -160,8 +146,12 @@ pub(crate) struct StandIn {
 impl StandIn {
     /// The command that starts it on a ground.
     pub(crate) fn command(ground: &Ground, count: u32) -> anyhow::Result<Command> {
-        let mut command = Command::new(std::env::current_exe()?);
+        // It dies of these also where the tests were started with them ignored: by `nohup`, or by a
+        // shell in the background.
+        let mut command = Command::new("env");
         command
+            .arg("--default-signal=HUP,INT,TERM")
+            .arg(std::env::current_exe()?)
             .arg(MARK)
             .arg(ground.run())
             .arg(ground.return_wait.as_millis().to_string())
