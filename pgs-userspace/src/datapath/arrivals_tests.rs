@@ -126,6 +126,16 @@ pub(super) fn hand_over_on(
     kernel: &KernelPath,
     before: &[u8],
     lease: Box<dyn Lease>,
+    arrives: impl FnMut(Step, &mut TcpStream, &mut UnixStream) + Send + 'static,
+) -> Handed {
+    hand_over_ends(kernel, Ends::new(), before, lease, arrives)
+}
+
+pub(super) fn hand_over_ends(
+    kernel: &KernelPath,
+    ends: Ends,
+    before: &[u8],
+    lease: Box<dyn Lease>,
     mut arrives: impl FnMut(Step, &mut TcpStream, &mut UnixStream) + Send + 'static,
 ) -> Handed {
     let Ends {
@@ -133,7 +143,7 @@ pub(super) fn hand_over_on(
         router_client,
         backend,
         router_backend,
-    } = Ends::new();
+    } = ends;
     client.write_all(before).unwrap();
     let mut access = kernel.access(0, 1).unwrap();
     let (mut at_client, mut at_backend) =

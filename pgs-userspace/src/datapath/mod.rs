@@ -7,6 +7,7 @@ mod accounts;
 #[cfg(test)]
 mod arrivals_tests;
 pub mod canary;
+mod client_buffer;
 mod crossing;
 mod direction;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use nix::sys::epoll::EpollFlags;
 
+use super::client_buffer;
 use super::handover::CloseReason;
 use super::handover::Handover;
 use super::handover::Lease;
@@ -332,6 +333,8 @@ impl Session {
             Err(Refused::Failed(reason)) => {
                 tracing::info!(reason, "session stays with the relay");
                 self.meter.begin_relay(Some(reason));
+                client_buffer::free(&self.client)
+                    .map_err(|error| CloseReason::ClientFailed(error.to_string()))?;
                 Path::Relay
             }
         };

@@ -164,6 +164,14 @@ pub(super) fn set_unsent_max(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
     set_option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes)
 }
 
+/// Lets TCP choose the size of the send buffer again, from `start_bytes` on and up to `tcp_wmem`,
+/// which a size set once prevents: `SO_BUF_LOCK` (Linux 5.14) takes the mark of that off, of both
+/// buffers.
+pub(super) fn unset_send_buffer(socket: &impl AsFd, start_bytes: usize) -> io::Result<()> {
+    setsockopt(socket, sockopt::SndBuf, &start_bytes)?;
+    set_option(socket, libc::SOL_SOCKET, libc::SO_BUF_LOCK, 0)
+}
+
 /// Bytes from which on a socket is readable. Setting it has the kernel look at its queue again.
 pub(super) fn set_receive_low_water(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes)

@@ -4,6 +4,7 @@
 use std::io;
 use std::time::Instant;
 
+use super::client_buffer;
 use super::direction::Direction;
 use super::handover::CloseReason;
 use super::kernel::Pressure;
@@ -16,6 +17,7 @@ use super::session::Session;
 use super::socket;
 use super::unsent::unsent;
 use super::waiting::Moved;
+use crate::config::limits::CLIENT_READS_BYTES;
 use crate::config::limits::LAG_LOOK_INTERVAL;
 use crate::config::limits::WITHDRAWAL_DEADLINE;
 use crate::config::limits::WITHDRAWAL_RETRY_BYTES;
@@ -29,8 +31,13 @@ pub(super) enum Backend {
     Filling { until: Instant },
     /// It is none any more; what the verdict had diverted is read first.
     Leaving,
-    /// It is none, and is read like any socket. Since when it has been silent.
-    Native { silent_since: Instant },
+    /// It is none, and is read like any socket.
+    Native {
+        silent_since: Instant,
+        /// How much has to be read of it for the client's socket not to be bound any more; nothing
+        /// when it is not.
+        bound_until: Option<u64>,
+    },
     /// It is a source again, and buffers wait for their successors. What had come when that was
     /// last looked at.
     Lagging { received: u64 },
@@ -121,7 +128,10 @@ impl Session {
         if session.backend != Backend::Leaving {
             return Ok(false);
         }
-        session.backend = Backend::Native { silent_since: now };
+        session.backend = Backend::Native {
+            silent_since: now,
+            bound_until: Some(self.to_client.read_bytes() + CLIENT_READS_BYTES),
+        };
         self.nothing_is_dropped()?;
         Ok(true)
     }
@@ -163,6 +173,7 @@ impl Session {
 
     /// Moves bytes of a backend that is no source.
     pub(super) fn move_native(&mut self, loan: &mut Loan<'_>) -> Result<Moved, CloseReason> {
+        self.free_the_client()?;
         let before = self.to_client.read_bytes();
         let mut wait = self.run_marked(loan, u64::MAX)?;
         // A socket in a sockhash does not report the end by itself.
@@ -179,7 +190,7 @@ impl Session {
             return Ok(Moved::Done);
         };
         let silence = session.habit.silence();
-        if let Backend::Native { silent_since } = &mut session.backend {
+        if let Backend::Native { silent_since, .. } = &mut session.backend {
             if self.to_client.read_bytes() != before {
                 *silent_since = loan.now;
             } else if loan.now >= *silent_since + silence {
@@ -193,6 +204,21 @@ impl Session {
             }
         }
         Ok(Moved::At(silence))
+    }
+
+    /// Leaves it to TCP what the client's socket takes, once the client is seen to read.
+    fn free_the_client(&mut self) -> Result<(), CloseReason> {
+        let Path::Kernel(session) = &mut self.path else {
+            return Ok(());
+        };
+        if let Backend::Native { bound_until, .. } = &mut session.backend
+            && bound_until.is_some_and(|until| self.to_client.read_bytes() >= until)
+        {
+            *bound_until = None;
+            client_buffer::free(&self.client)
+                .map_err(|error| CloseReason::ClientFailed(error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Whether a backend that is out of the verdict is to come back for what its client sends.
@@ -255,6 +281,8 @@ impl Session {
                 return Ok(false);
             }
         };
+        client_buffer::bind(&self.client)
+            .map_err(|error| CloseReason::ClientFailed(error.to_string()))?;
         session.habit.returns(loan.now);
         tracing::debug!(received, now = ?session.backend, "a backend comes back to the verdict");
         self.nothing_is_dropped()?;

@@ -20,12 +20,20 @@ pub const VERDICT_BOUNDS: Bounds = Bounds {
     stuck_buffers: 1024,
 };
 
-/// Send buffer of a client on the kernel path, in bytes.
+/// Send buffer of a client on the kernel path while its backend's bytes pass the verdict, in bytes.
 pub const CLIENT_SEND_BUFFER_BYTES: usize = 1024 * 1024;
 
 /// What a client's socket takes beyond what it can send at once, in bytes. More than
 /// [`VERDICT_BOUNDS`] has room for, so that what is redirected never meets this bound.
 pub const CLIENT_UNSENT_BYTES_MAX: u32 = 512 * 1024;
+
+/// What a client has to have taken of a large turn before its socket is no longer bound, in bytes:
+/// it reads. Large results are faster by that, and one that does not read has no more memory.
+pub const CLIENT_READS_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Send buffer of a client from which TCP goes on by itself, up to `tcp_wmem`, once it is no longer
+/// bound, in bytes.
+pub const CLIENT_SEND_BUFFER_START_BYTES: usize = 64 * 1024;
 
 /// Receive buffer of a session's private socket, in bytes. It is there to be full, so that a
 /// backend waits whose client does not read.

@@ -22,9 +22,8 @@ use super::refused::failed;
 use super::step::Step;
 use crate::config::limits::ACCEPTED_LOOKS_MAX;
 use crate::config::limits::ASIDE_RECEIVE_BUFFER_BYTES;
-use crate::config::limits::CLIENT_SEND_BUFFER_BYTES;
-use crate::config::limits::CLIENT_UNSENT_BYTES_MAX;
 use crate::config::limits::ENROL_QUEUE_CHECKS_MAX;
+use crate::datapath::client_buffer;
 use crate::datapath::direction::Direction;
 use crate::datapath::socket;
 
@@ -162,9 +161,7 @@ impl KernelAccess {
             .then(aside_socket)
             .transpose()
             .map_err(failed("socketpair(AF_UNIX, SOCK_DGRAM)"))?;
-        socket::set_send_buffer(client, CLIENT_SEND_BUFFER_BYTES).map_err(failed("SO_SNDBUF"))?;
-        socket::set_unsent_max(client, CLIENT_UNSENT_BYTES_MAX)
-            .map_err(failed("TCP_NOTSENT_LOWAT"))?;
+        client_buffer::bind(client).map_err(failed("setsockopt"))?;
         let cookies = Cookies {
             peer: self.peers.of(backend).map_err(failed("sock_diag"))?,
             backend: socket::cookie(backend).map_err(failed("SO_COOKIE"))?,
