@@ -45,8 +45,8 @@ pub const ADDRESS_ARRIVALS_MAX_DEFAULT: u32 = 1_024;
 pub const ADDRESS_LOGINS_MAX_DEFAULT: u32 = 32;
 
 /// How long a login waits for one of these places before it is refused: clients that open many
-/// connections at once get them one after another.
-pub const LOGIN_PLACE_DEADLINE: Duration = Duration::from_secs(5);
+/// connections at once get them one after another, 1 000 of them within this on two cores.
+pub const LOGIN_PLACE_DEADLINE: Duration = Duration::from_secs(20);
 /// Between two looks at whether there is one.
 pub const LOGIN_PLACE_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
