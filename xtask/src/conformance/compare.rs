@@ -36,23 +36,23 @@ pub(super) fn names_of_differing(runs: &[Run], instead: &Rule<'_>) -> BTreeSet<S
     tests.collect()
 }
 
-/// What has to come through pgs instead of a test without it, and why.
-pub(super) type Rule<'a> = dyn Fn(&str) -> Option<(String, &'static str)> + 'a;
+/// What has to come, and pass, on a subject through pgs instead of a test without it, and why.
+pub(super) type Rule<'a> = dyn Fn(Subject, &str) -> Option<(String, &'static str)> + 'a;
 
 pub(super) fn differing(runs: &[Run], instead: &Rule<'_>) -> Vec<Difference> {
     let Some((direct, others)) = runs.split_first() else {
         return Vec::new();
     };
-    let expected: Tests = direct
-        .tests
-        .iter()
-        .map(|(test, verdict)| {
-            let other = instead(test).map(|(other, _)| other);
-            (other.unwrap_or_else(|| test.clone()), *verdict)
-        })
-        .collect();
-    let verdict = |test: &String| expected.get(test).copied().unwrap_or(Verdict::Absent);
     let compare = |run: &Run| -> Vec<Difference> {
+        let expected: Tests = direct
+            .tests
+            .iter()
+            .map(|(test, verdict)| match instead(run.subject, test) {
+                Some((other, _)) => (other, Verdict::Passed),
+                None => (test.clone(), *verdict),
+            })
+            .collect();
+        let verdict = |test: &String| expected.get(test).copied().unwrap_or(Verdict::Absent);
         let tests: BTreeSet<&String> = expected.keys().chain(run.tests.keys()).collect();
         let difference = |test: &String| Difference {
             test: test.clone(),
@@ -69,25 +69,26 @@ pub(super) fn differing(runs: &[Run], instead: &Rule<'_>) -> Vec<Difference> {
     others.iter().flat_map(compare).collect()
 }
 
-/// By reason, what every subject does instead.
+/// By reason, what is done instead, on every subject that has to.
 pub(super) fn deliberate(runs: &[Run], instead: &Rule<'_>) -> Vec<Deliberate> {
     let mut found: BTreeMap<&str, Vec<Instead>> = BTreeMap::new();
     let Some((direct, others)) = runs.split_first() else {
         return Vec::new();
     };
-    for without_pgs in direct.tests.keys() {
-        let Some((through_pgs, reason)) = instead(without_pgs) else {
+    for (test, verdict) in &direct.tests {
+        let mut due = others
+            .iter()
+            .filter_map(|run| Some((run, instead(run.subject, test)?)))
+            .peekable();
+        let Some((_, (other, reason))) = due.peek().cloned() else {
             continue;
         };
         // Else it is among what differs.
-        if others
-            .iter()
-            .all(|run| run.tests.contains_key(&through_pgs))
-        {
-            found.entry(reason).or_default().push(Instead {
-                without_pgs: without_pgs.clone(),
-                through_pgs,
-            });
+        if due.all(|(run, (other, _))| run.verdict(&other) == Verdict::Passed) {
+            found
+                .entry(reason)
+                .or_default()
+                .push(Instead::of(test, *verdict, other));
         }
     }
     let reasons = found.into_iter().map(|(reason, tests)| Deliberate {
@@ -97,12 +98,50 @@ pub(super) fn deliberate(runs: &[Run], instead: &Rule<'_>) -> Vec<Deliberate> {
     reasons.collect()
 }
 
-pub(super) fn failing_everywhere(runs: &[Run]) -> Vec<String> {
+impl Instead {
+    /// Whether it is what a subject has to do.
+    pub(super) fn is_due(&self, subject: Subject, instead: &Rule<'_>) -> bool {
+        // A test whose name stays has how it ended behind it.
+        let name = self.without_pgs.rsplit_once(" -> ").map(|(name, _)| name);
+        [Some(&*self.without_pgs), name]
+            .into_iter()
+            .flatten()
+            .any(|test| instead(subject, test).is_some())
+    }
+
+    /// A test of the same name is told from the one without pgs by how it ended.
+    fn of(test: &str, verdict: Verdict, other: String) -> Self {
+        if test == other {
+            return Self {
+                without_pgs: format!("{test} -> {verdict:?}"),
+                through_pgs: format!("{test} -> {:?}", Verdict::Passed),
+            };
+        }
+        Self {
+            without_pgs: test.to_owned(),
+            through_pgs: other,
+        }
+    }
+}
+
+/// What fails without pgs, and with it wherever it is not to pass.
+pub(super) fn failing_everywhere(runs: &[Run], instead: &Rule<'_>) -> Vec<String> {
     let Some(direct) = runs.first() else {
         return Vec::new();
     };
-    let fails = |test: &&String| runs.iter().all(|run| run.verdict(test) == Verdict::Failed);
-    direct.tests.keys().filter(fails).cloned().collect()
+    let fails = |test: &&String| {
+        runs.iter()
+            .all(|run| run.verdict(test) == Verdict::Failed || instead(run.subject, test).is_some())
+    };
+    let failed = direct
+        .tests
+        .iter()
+        .filter(|(_, verdict)| **verdict == Verdict::Failed);
+    failed
+        .map(|(test, _)| test)
+        .filter(fails)
+        .cloned()
+        .collect()
 }
 
 #[cfg(test)]
@@ -126,19 +165,19 @@ pub(super) mod tests {
             ),
             run(Subject::Kernel, &[("a", Failed), ("b", Failed)]),
         ];
-        let found = differing(&runs, &|_| None);
+        let found = differing(&runs, &|_, _| None);
         let short: Vec<_> = found
             .iter()
             .map(|one| (one.test.as_str(), one.without_pgs, one.through_pgs))
             .collect();
         assert_eq!(short, [("a", Passed, Failed), ("c", Passed, Absent)]);
-        assert_eq!(failing_everywhere(&runs), ["b"]);
+        assert_eq!(failing_everywhere(&runs, &|_, _| None), ["b"]);
     }
 
     #[test]
     fn what_is_to_differ_must_differ_just_so() {
         use Verdict::{Absent, Passed};
-        let rule = |test: &str| (test == "a: in").then(|| ("a: out".to_owned(), "why"));
+        let rule = |_, test: &str| (test == "a: in").then(|| ("a: out".to_owned(), "why"));
         let through = |result| {
             let direct = run(Subject::Direct, &[("a: in", Passed), ("b: in", Passed)]);
             [
@@ -165,5 +204,28 @@ pub(super) mod tests {
             );
             assert_eq!(deliberate(&runs, &rule).len(), 0);
         }
+    }
+    #[test]
+    fn what_is_to_pass_over_tls_alone_is_said_and_fails_elsewhere() {
+        use Verdict::{Failed, Passed};
+        let rule = |subject, test: &str| {
+            (subject == Subject::Tls && test == "a").then(|| ("a".to_owned(), "why"))
+        };
+        let over_tls = |verdict| {
+            [
+                run(Subject::Direct, &[("a", Failed), ("b", Passed)]),
+                run(Subject::Relay, &[("a", Failed), ("b", Passed)]),
+                run(Subject::Tls, &[("a", verdict), ("b", Passed)]),
+            ]
+        };
+        let runs = over_tls(Passed);
+        assert_eq!(differing(&runs, &rule), []);
+        assert_eq!(failing_everywhere(&runs, &rule), ["a"]);
+        let listed = deliberate(&runs, &rule);
+        assert_eq!(listed[0].tests[0].without_pgs, "a -> Failed");
+        assert_eq!(listed[0].tests[0].through_pgs, "a -> Passed");
+        let found = differing(&over_tls(Failed), &rule);
+        assert_eq!((found.len(), found[0].subject), (1, Subject::Tls));
+        assert_eq!(deliberate(&over_tls(Failed), &rule).len(), 0);
     }
 }

@@ -3,6 +3,7 @@
 use super::compare::Instead;
 use super::endpoint::Subject;
 use super::outcome::{Counts, Outcome};
+use super::suite::Name;
 use crate::workspace;
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
@@ -26,7 +27,22 @@ Counts are passed / failed / skipped. \
 *Without pgs* is the tenant's server itself, whose Unix socket socat gives a port; \
 for `negotiation` it is a PostgreSQL server with a port and certificates of its own. \
 Each run has a new tenant.
+
+*Relay, TLS* is the relay with a certificate and `--tls-required`: nobody gets in unencrypted, \
+clients verify the certificate by its authority and its name, and the run fails unless the router \
+says of every single session that it was encrypted. \
+It is compared with the same run as the others, the one without pgs and without TLS. \
+A – is where no client can be told to: `tokio-postgres`' tests ask for `NoTls`, each by itself; \
+in `negotiation` TLS is what is tested, on every path.
 ";
+
+/// In the order of the page.
+const COLUMNS: [Subject; 4] = [
+    Subject::Direct,
+    Subject::Relay,
+    Subject::Kernel,
+    Subject::Tls,
+];
 
 /// Writes the page from all results that are kept.
 pub(super) fn write() -> Result<()> {
@@ -37,8 +53,8 @@ pub(super) fn write() -> Result<()> {
 
 fn render(outcomes: &[Outcome]) -> Result<String> {
     let mut page = format!("{HEAD}\n{KEY}\n");
-    page.push_str("| suite | client | without pgs | relay | kernel | differs |\n");
-    page.push_str("|---|---|---|---|---|---|\n");
+    page.push_str("| suite | client | without pgs | relay | kernel | relay, TLS | differs |\n");
+    page.push_str("|---|---|---|---|---|---|---|\n");
     for outcome in outcomes {
         let Outcome {
             suite,
@@ -50,13 +66,9 @@ fn render(outcomes: &[Outcome]) -> Result<String> {
         } = outcome;
         let cell = |subject| {
             let run = runs.iter().find(|run| run.subject == subject);
-            run.map_or("not run".to_owned(), counts)
+            run.map_or_else(|| without_counts(suite, subject).to_owned(), counts)
         };
-        let (direct, relay, kernel) = (
-            cell(Subject::Direct),
-            cell(Subject::Relay),
-            cell(Subject::Kernel),
-        );
+        let cells = COLUMNS.map(cell).join(" | ");
         let on_purpose: usize = deliberate.iter().map(|one| one.tests.len()).sum();
         let differs = match (differing.len(), on_purpose) {
             (0, 0) => "nothing".to_owned(),
@@ -64,10 +76,7 @@ fn render(outcomes: &[Outcome]) -> Result<String> {
             (count, 0) => format!("{count} tests"),
             (count, on_purpose) => format!("{count} tests, and {on_purpose} on purpose"),
         };
-        writeln!(
-            page,
-            "| `{suite}` | {client} | {direct} | {relay} | {kernel} | {differs} |"
-        )?;
+        writeln!(page, "| `{suite}` | {client} | {cells} | {differs} |")?;
     }
     for outcome in outcomes {
         page.push_str(&section(outcome)?);
@@ -85,12 +94,23 @@ fn section(outcome: &Outcome) -> Result<String> {
         ended,
         ..
     } = outcome;
-    writeln!(
+    write!(
         text,
-        "{client}. Tests: {tests}. Server: {server}. Linux {kernel}; ended {ended}.\n"
+        "{client}. Tests: {tests}. Server: {server}. Linux {kernel}; ended {ended}"
     )?;
+    for run in &outcome.runs {
+        if let Some(ended) = &run.ended {
+            write!(text, ", {} {ended}", title(run.subject))?;
+        }
+    }
+    text.push_str(".\n\n");
     for note in &outcome.notes {
         writeln!(text, "- {note}")?;
+    }
+    for run in &outcome.runs {
+        if let Some(sessions) = run.encrypted_sessions {
+            writeln!(text, "- Over TLS: {sessions} sessions, all encrypted.")?;
+        }
     }
     for difference in &outcome.differing {
         writeln!(
@@ -99,7 +119,7 @@ fn section(outcome: &Outcome) -> Result<String> {
             difference.test,
             difference.without_pgs,
             difference.through_pgs,
-            difference.subject.name()
+            title(difference.subject)
         )?;
     }
     for deliberate in &outcome.deliberate {
@@ -138,6 +158,26 @@ fn example(test: &Instead) -> String {
     }
 }
 
+/// What stands where a suite was not run on a subject.
+fn without_counts(suite: &str, subject: Subject) -> &'static str {
+    let applies = |name: &Name| name.text() != suite || name.runs_on(subject);
+    if Name::ALL.iter().all(applies) {
+        "not run"
+    } else {
+        "–"
+    }
+}
+
+/// As the page calls it.
+fn title(subject: Subject) -> &'static str {
+    match subject {
+        Subject::Direct => "without pgs",
+        Subject::Relay => "relay",
+        Subject::Kernel => "kernel",
+        Subject::Tls => "relay with TLS",
+    }
+}
+
 fn counts(run: &Counts) -> String {
     format!("{} / {} / {}", run.passed, run.failed, run.skipped)
 }
@@ -154,10 +194,13 @@ mod tests {
                 "subject": subject, "passed": 7, "failed": failed, "skipped": 1, "seconds": 2,
             })
         };
+        let mut late = run("tls", 0);
+        late["ended"] = "later".into();
+        late["encrypted_sessions"] = 12.into();
         let outcome = json!({
             "suite": "x", "client": "libx 1", "tests": "its own", "notes": ["A note."],
             "ended": "then", "server": "postgres 18", "kernel": "6",
-            "runs": [run("direct", 0), run("relay", 1)],
+            "runs": [run("direct", 0), run("relay", 1), late],
             "differing": [{ "test": "t", "subject": "relay", "without_pgs": "passed",
                             "through_pgs": "failed" }],
             "deliberate": [{ "reason": "So it is.",
@@ -166,11 +209,21 @@ mod tests {
         });
         let page = render(&[serde_json::from_value(outcome).unwrap()]).unwrap();
         assert!(page.contains(
-            "| `x` | libx 1 | 7 / 0 / 1 | 7 / 1 / 1 | not run | 1 tests, and 1 on purpose |"
+            "| `x` | libx 1 | 7 / 0 / 1 | 7 / 1 / 1 | not run | 7 / 0 / 1 | \
+             1 tests, and 1 on purpose |"
         ));
+        assert!(page.contains("- Over TLS: 12 sessions, all encrypted.\n"));
+        assert!(page.contains("ended then, relay with TLS later.\n"));
         assert!(page.contains("1 tests: So it is. For one, `a`: `w` without pgs, `x` through it."));
         assert!(page.contains("`t` is Passed without pgs and Failed through it (relay)"));
         assert!(page.contains("A note.") && page.contains("as with it: `u`"));
         assert!(page.contains("so run twice: `v`"));
+    }
+
+    #[test]
+    fn a_suite_without_tls_is_told_from_one_that_was_not_run() {
+        assert_eq!(without_counts("tokio-postgres", Subject::Tls), "–");
+        assert_eq!(without_counts("tokio-postgres", Subject::Kernel), "not run");
+        assert_eq!(without_counts("jdbc", Subject::Tls), "not run");
     }
 }

@@ -1,39 +1,47 @@
 //! What answers at the suite's port: the tenant's server itself, or pgs before it.
 
+use super::carried::Carried;
+use super::encryption;
 use super::ground::Ground;
 use super::program;
 use super::suite::Suite;
 use super::tenant::Tenant;
 use crate::{process, report};
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fmt;
 use std::fs::{self, File};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long the router may take to notice that the suite's clients are gone.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 const POLL_PERIOD: Duration = Duration::from_millis(50);
 /// Seconds that socat waits for one direction after the other has ended; 0.5 if not told.
 const HALF_CLOSE_SECONDS: &str = "60";
 
 /// Where the suite's clients connect.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Subject {
     /// The tenant's server, with nothing but socat to give its socket a port.
+    // Always run: the others are compared with it.
+    #[value(skip)]
     Direct,
     /// `pgs serve --path relay`.
     Relay,
     /// `pgs serve --path kernel`.
     Kernel,
+    /// `pgs serve --path relay` with a certificate, and nobody let in without TLS.
+    Tls,
 }
 
 impl Subject {
@@ -42,6 +50,17 @@ impl Subject {
             Self::Direct => "direct",
             Self::Relay => "relay",
             Self::Kernel => "kernel",
+            Self::Tls => "tls",
+        }
+    }
+
+    /// What `pgs serve` is told of it.
+    fn serve_arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Direct => &[],
+            Self::Relay => &["--path", "relay"],
+            Self::Kernel => &["--path", "kernel"],
+            Self::Tls => &["--path", "relay", "--tls-required"],
         }
     }
 }
@@ -61,45 +80,14 @@ impl Drop for Reference {
     }
 }
 
-/// The sessions of one subject.
-#[derive(Default)]
-pub(super) struct Carried {
-    sessions: u64,
-    kernel: usize,
-}
-
-impl Carried {
-    pub(super) fn add(&mut self, other: &Self) {
-        self.sessions += other.sessions;
-        self.kernel += other.kernel;
-    }
-
-    /// Fails if the sessions did not go the way that is tested.
-    pub(super) fn check(&self, subject: Subject) -> Result<()> {
-        ensure!(self.sessions > 0, "pgs carried no session");
-        if subject == Subject::Kernel {
-            ensure!(self.kernel > 0, "no session went through the kernel");
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Carried {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            out,
-            "{} sessions, {} in the kernel",
-            self.sessions, self.kernel
-        )
-    }
-}
-
 /// It answers until it is dropped.
 pub(super) struct Endpoint<'a> {
     ground: &'a Ground,
     pub(super) subject: Subject,
     /// Which of the suite's ways this is.
     pub(super) mode: &'static str,
+    /// What its clients have to trust, where it wants TLS.
+    root_certificate: Option<PathBuf>,
     child: Option<Child>,
     /// Held for what its end does.
     _reference: Option<Reference>,
@@ -120,6 +108,11 @@ impl<'a> Endpoint<'a> {
         } else {
             None
         };
+        encryption::remove(ground)?;
+        let root_certificate = match subject {
+            Subject::Tls => Some(encryption::install(ground)?),
+            Subject::Direct | Subject::Relay | Subject::Kernel => None,
+        };
         let command = match (direct, &reference) {
             (true, Some(_)) => None,
             (true, None) => Some(socat(ground.port, tenant)),
@@ -132,6 +125,7 @@ impl<'a> Endpoint<'a> {
             ground,
             subject,
             mode,
+            root_certificate,
             child: None,
             _reference: reference,
         };
@@ -146,21 +140,28 @@ impl<'a> Endpoint<'a> {
         self.ground.port
     }
 
-    /// How many sessions pgs carried, and how.
+    /// The certificate of the authority that clients have to trust; none without TLS.
+    pub(super) fn root_certificate(&self) -> Option<&Path> {
+        self.root_certificate.as_deref()
+    }
+
+    /// How many sessions pgs carried, and how; asked when the suite's clients are gone.
     pub(super) fn carried(&self) -> Result<Carried> {
         if self.subject == Subject::Direct {
             return Ok(Carried::default());
         }
-        let counters = self.router()?["counters"].clone();
-        // The log says of every session, when it ends, which way it went.
-        let log = fs::read_to_string(self.log_path())?;
-        let kernel = log
-            .lines()
-            .filter(|line| line.contains("session closed") && line.contains("path=\"kernel\""));
-        Ok(Carried {
-            sessions: counters["sessions"].as_u64().unwrap_or_default(),
-            kernel: kernel.count(),
-        })
+        let deadline = Instant::now() + CLOSE_LIMIT;
+        loop {
+            let sessions = self.router()?["counters"]["sessions"].as_u64();
+            let log = fs::read_to_string(self.log_path())?;
+            let carried = Carried::read(sessions.unwrap_or_default(), &log);
+            // Elsewhere it is enough that some have gone the way that is tested.
+            let all = self.subject != Subject::Tls || carried.all_closed();
+            if all || Instant::now() >= deadline {
+                return Ok(carried);
+            }
+            thread::sleep(POLL_PERIOD);
+        }
     }
 
     /// What `pgs status` says of the router.
@@ -256,7 +257,8 @@ fn socat(port: u16, tenant: &Tenant<'_>) -> Command {
 fn serve(ground: &Ground, subject: Subject, arguments: &[String]) -> Command {
     let mut command = ground.pgs();
     command
-        .args(["serve", "--drain-seconds", "1", "--path", subject.name()])
+        .args(["serve", "--drain-seconds", "1"])
+        .args(subject.serve_arguments())
         .args(["--listen", &format!("127.0.0.1:{}", ground.port)])
         .args(arguments);
     command

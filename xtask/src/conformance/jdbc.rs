@@ -1,7 +1,8 @@
 //! The JDBC driver of Debian's package, driven by a program of pgs's own: the driver's own tests
 //! are in none of its packages.
 
-use super::endpoint::Endpoint;
+use super::encryption;
+use super::endpoint::{Endpoint, Subject};
 use super::outcome::Tests;
 use super::program;
 use super::suite::{Facts, Suite};
@@ -18,6 +19,20 @@ const PACKAGE: &str = "libpostgresql-jdbc-java";
 /// Where the package puts the driver.
 const DRIVER: &str = "/usr/share/java/postgresql.jar";
 const LIMIT: Duration = Duration::from_secs(300);
+
+/// What comes over TLS instead of a test without it, and why.
+const OVER_TLS: [(&str, &str, &str); 2] = [
+    (
+        "sslmode disable -> let in",
+        "sslmode disable -> 28000",
+        "Over TLS it is told that a client must not come without it.",
+    ),
+    (
+        "sslmode require -> 08004",
+        "sslmode require -> let in",
+        "A driver that insists on TLS gets it; the tenant's server itself has none.",
+    ),
+];
 
 /// The driver and a Java to run it.
 pub(super) struct Jdbc {
@@ -77,6 +92,13 @@ impl Suite for Jdbc {
         TENANT
     }
 
+    fn instead(&self, subject: Subject, test: &str) -> Option<(String, &'static str)> {
+        let (_, through_pgs, reason) = OVER_TLS
+            .iter()
+            .find(|(without_pgs, _, _)| subject == Subject::Tls && *without_pgs == test)?;
+        Some(((*through_pgs).to_owned(), reason))
+    }
+
     fn run(
         &self,
         step: &Step,
@@ -89,6 +111,9 @@ impl Suite for Jdbc {
             .arg(&self.program)
             .args(["127.0.0.1", &endpoint.port().to_string()])
             .args([TENANT, PASSWORD]);
+        if let Some(root) = endpoint.root_certificate() {
+            java.arg(encryption::MODE).arg(root);
+        }
         let text = program::printed(step, &java, log, LIMIT)?;
         Ok(program::plain_results(&text))
     }

@@ -1,11 +1,15 @@
 //! `cargo xtask conformance`: the clients' own test suites, without pgs and through it.
 //!
-//! A suite is run against a tenant's server directly, then through `pgs serve` on each path, each
-//! time on a new tenant. What must hold: every test ends as it does without pgs. Tests that fail
-//! without pgs too say something of the suite or of this set-up, and are listed.
+//! A suite is run against a tenant's server directly, then through `pgs serve` on each path and
+//! over TLS, each time on a new tenant. What must hold: every test ends as it does without pgs.
+//! Tests that fail without pgs too say something of the suite or of this set-up, and are listed.
 
+mod added;
+mod carried;
+mod certificates;
 mod compare;
 mod document;
+mod encryption;
 mod endpoint;
 mod fetch;
 mod ground;
@@ -27,13 +31,15 @@ mod tokio_postgres;
 use crate::report::{self, Step, heading};
 use crate::setup::{self, Purpose};
 use crate::{apt, process, workspace};
+use added::Stored;
 use anyhow::{Context, Result, bail};
+use carried::Carried;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
-use endpoint::{Carried, Endpoint, Subject};
+use endpoint::{Endpoint, Subject};
 use ground::Ground;
-use outcome::{Outcome, Run, Tests};
-use std::path::PathBuf;
+use outcome::{About, Outcome, Run, Tests};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 use suite::{Name, Suite};
@@ -46,9 +52,10 @@ pub(crate) struct ConformanceArgs {
     /// Say which suites there are, and run none
     #[arg(long)]
     list: bool,
-    /// How pgs carries the sessions
-    #[arg(long, value_enum, default_value_t = Paths::Both)]
-    path: Paths,
+    /// What to run beside the tenant's server itself, more than one by repeating it; everything
+    /// unless said. What is stored of the others stays, if it is of the same versions
+    #[arg(long = "subject", value_name = "NAME", value_enum)]
+    subjects: Vec<Subject>,
     /// Print the results as JSON, too
     #[arg(long)]
     json: bool,
@@ -61,21 +68,25 @@ fn choices() -> PossibleValuesParser {
     PossibleValuesParser::new([ALL].into_iter().chain(Name::ALL.map(Name::text)))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Paths {
-    Kernel,
-    Relay,
-    Both,
+/// Which subjects a suite is run on.
+struct Choice {
+    /// The run without pgs first.
+    subjects: Vec<Subject>,
+    /// Whether they are to be added to what is stored of others.
+    added: bool,
 }
 
-impl Paths {
-    /// What is run, and in which order.
-    fn subjects(self) -> Vec<Subject> {
-        match self {
-            Self::Kernel => vec![Subject::Direct, Subject::Kernel],
-            Self::Relay => vec![Subject::Direct, Subject::Relay],
-            Self::Both => vec![Subject::Direct, Subject::Relay, Subject::Kernel],
-        }
+impl Choice {
+    /// Of a suite, where these were asked for; none if it has none of them.
+    fn of(name: Name, asked: &[Subject]) -> Option<Self> {
+        let wanted = |subject: &Subject| asked.is_empty() || asked.contains(subject);
+        let through = Subject::value_variants().iter().copied();
+        let through = through.filter(|subject| wanted(subject) && name.runs_on(*subject));
+        let subjects: Vec<Subject> = std::iter::once(Subject::Direct).chain(through).collect();
+        (subjects.len() > 1).then_some(Self {
+            subjects,
+            added: !asked.is_empty(),
+        })
     }
 }
 
@@ -97,8 +108,12 @@ pub(crate) fn run(args: &ConformanceArgs) -> Result<()> {
     let mut failed = Vec::new();
     for name in names {
         heading(name.text());
+        let Some(choice) = Choice::of(name, &args.subjects) else {
+            Step::new(name.text()).skipped("has none of these subjects");
+            continue;
+        };
         // A suite that cannot be had must not keep the others from running.
-        match one(name, &pgs, &image, &args.path.subjects()) {
+        match one(name, &pgs, &image, &choice) {
             Ok(outcome) => {
                 if args.json {
                     report::line(outcome.to_json()?);
@@ -130,19 +145,32 @@ fn chosen(names: &[String]) -> Vec<Name> {
         .collect()
 }
 
-/// Prepares one suite and runs it on every subject; the results are written in any case.
-fn one(name: Name, pgs: &std::path::Path, image: &str, subjects: &[Subject]) -> Result<Outcome> {
+/// Prepares one suite and runs it on every subject; the results are written in any case, but where
+/// they cannot stand beside those that are to be kept.
+fn one(name: Name, pgs: &Path, image: &str, choice: &Choice) -> Result<Outcome> {
+    let Choice { subjects, added } = choice;
     let ground = Ground::prepare(name.text(), pgs, image)?;
     let suite = name.prepare(&ground)?;
+    let about = About::gather(suite.as_ref(), &ground)?;
+    let stored = if *added {
+        Stored::read(name, &about, subjects)?
+    } else {
+        None
+    };
     let mut runs = Vec::new();
     for &subject in subjects {
         runs.push(run_on(&ground, suite.as_ref(), subject)?);
     }
     let unsteady = once_more(&ground, suite.as_ref(), subjects, &mut runs)?;
-    let outcome = Outcome::new(name, suite.as_ref(), &ground, &runs, unsteady)?;
+    let instead = |subject, test: &str| suite.instead(subject, test);
+    let outcome = Outcome::new(name, about, &runs, unsteady, &instead)?;
+    outcome.report();
+    let outcome = match stored {
+        Some(stored) => stored.and(outcome, &instead)?,
+        None => outcome,
+    };
     outcome.write()?;
     document::write()?;
-    outcome.report();
     Ok(outcome)
 }
 
@@ -154,7 +182,7 @@ fn once_more(
     subjects: &[Subject],
     runs: &mut [Run],
 ) -> Result<Vec<String>> {
-    let differed = compare::names_of_differing(runs, &|test| suite.instead(test));
+    let differed = compare::names_of_differing(runs, &|subject, test| suite.instead(subject, test));
     if differed.is_empty() {
         return Ok(Vec::new());
     }
@@ -191,7 +219,7 @@ fn run_on(ground: &Ground, suite: &dyn Suite, subject: Subject) -> Result<Run> {
         tests.extend(found);
         carried.add(&endpoint.carried()?);
     }
-    let run = Run::new(subject, tests, began.elapsed().as_secs());
+    let mut run = Run::new(subject, tests, began.elapsed().as_secs());
     if run.is_empty() {
         bail!("no test was run; see {}", log.display());
     }
@@ -199,6 +227,7 @@ fn run_on(ground: &Ground, suite: &dyn Suite, subject: Subject) -> Result<Run> {
         step.done(run.counts());
     } else {
         carried.check(subject)?;
+        run.encrypted_sessions = carried.encrypted(subject);
         step.done(format_args!("{}; pgs carried {carried}", run.counts()));
     }
     Ok(run)
@@ -231,4 +260,23 @@ fn build() -> Result<PathBuf> {
     let binary = workspace::target().join("debug/pgs");
     step.done(binary.display());
     Ok(binary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subject_that_a_suite_has_is_run_after_the_one_without_pgs() {
+        use Subject::{Direct, Kernel, Relay, Tls};
+        let subjects = |name, asked: &[Subject]| Choice::of(name, asked).map(|one| one.subjects);
+        assert_eq!(
+            subjects(Name::Jdbc, &[]),
+            Some(vec![Direct, Relay, Kernel, Tls])
+        );
+        assert_eq!(subjects(Name::Jdbc, &[Tls]), Some(vec![Direct, Tls]));
+        let without = subjects(Name::TokioPostgres, &[Tls, Relay]);
+        assert_eq!(without, Some(vec![Direct, Relay]));
+        assert_eq!(subjects(Name::TokioPostgres, &[Tls]), None);
+    }
 }

@@ -1,10 +1,10 @@
 //! node-postgres' own integration tests, of Debian's source package; what it needs comes from npm.
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Subject};
 use super::outcome::{Tests, Verdict};
 use super::suite::{Facts, Suite};
 use super::tenant::{PASSWORD, Tenant};
-use super::{fetch, program};
+use super::{encryption, fetch, program};
 use crate::report::Step;
 use crate::{apt, process};
 use anyhow::{Context, Result, bail, ensure};
@@ -19,6 +19,18 @@ const TENANT: &str = "nodepg";
 const LIMIT: Duration = Duration::from_secs(60);
 /// What the tests use beside the packages of the source itself, as its `package.json` has them.
 const TEST_MODULES: [&str; 4] = ["async", "bluebird", "co", "pg-copy-streams"];
+
+/// Files whose clients connect to servers of the tests' own, which refuse TLS.
+const OWN_SERVER: [&str; 4] = [
+    "network-partition-tests.js",
+    "connection-timeout-tests.js",
+    "2627-tests.js",
+    "3174-tests.js",
+];
+/// Fails where there is no TLS.
+const WANTS_TLS: &str = "client/ssl-tests.js";
+/// Connects over TLS, and expects that the certificate is of an authority that is not known.
+const UNKNOWN_AUTHORITY: &str = "2085-tests.js";
 
 /// Its source, and beside it the modules.
 pub(super) struct NodePostgres {
@@ -45,7 +57,8 @@ impl NodePostgres {
         })
     }
 
-    fn node(&self, script: &Path, port: u16) -> Command {
+    fn node(&self, script: &Path, endpoint: &Endpoint<'_>) -> Command {
+        let port = endpoint.port();
         let mut node = Command::new("node");
         node.current_dir(&self.package)
             .arg(script)
@@ -58,8 +71,14 @@ impl NodePostgres {
             .env("PGPASSWORD", PASSWORD)
             .env("PGDATABASE", TENANT)
             .env("SCRAM_TEST_PGUSER", TENANT)
-            .env("SCRAM_TEST_PGPASSWORD", PASSWORD)
-            .env("PGTESTNOSSL", "true");
+            .env("SCRAM_TEST_PGPASSWORD", PASSWORD);
+        let own_server = OWN_SERVER.iter().any(|name| script.ends_with(name));
+        match endpoint.root_certificate() {
+            Some(root) if !own_server => over_tls(&mut node, script, root),
+            _ => {
+                node.env("PGTESTNOSSL", "true");
+            }
+        }
         node
     }
 }
@@ -70,12 +89,28 @@ impl Suite for NodePostgres {
         Ok(Facts {
             client: format!("node-postgres {} on Node.js {node}", self.version),
             tests: "its own, every file of packages/pg/test/integration".to_owned(),
-            notes: vec!["A test is a file, which passes when all in it does.".to_owned()],
+            notes: vec![
+                "A test is a file, which passes when all in it does.".to_owned(),
+                format!(
+                    "Over TLS, `{}` begin without it as everywhere: their clients connect to \
+                     servers of the tests' own, which refuse it.",
+                    OWN_SERVER.join("`, `")
+                ),
+                format!(
+                    "`{UNKNOWN_AUTHORITY}` skips itself where there is no TLS. Over TLS it is run, \
+                     and its client does not know the authority, as it expects."
+                ),
+            ],
         })
     }
 
     fn tenant(&self) -> &'static str {
         TENANT
+    }
+
+    fn instead(&self, subject: Subject, test: &str) -> Option<(String, &'static str)> {
+        let reason = "Over TLS it passes: it wants a server that has it.";
+        (subject == Subject::Tls && test.ends_with(WANTS_TLS)).then(|| (test.to_owned(), reason))
     }
 
     fn run(
@@ -89,13 +124,13 @@ impl Suite for NodePostgres {
         let mut files = Vec::new();
         collect(&self.package.join("test/integration"), &mut files)?;
         program::logged(log, || {
-            let tables = self.node(Path::new("script/create-test-tables.js"), endpoint.port());
+            let tables = self.node(Path::new("script/create-test-tables.js"), endpoint);
             let status = program::run(step, &tables, log, LIMIT)?;
             ensure!(status.success(), "its tables cannot be made");
             for file in &files {
                 let name = file.strip_prefix(&self.package)?.display().to_string();
                 // One that hangs has failed.
-                let ended = program::run(step, &self.node(file, endpoint.port()), log, LIMIT);
+                let ended = program::run(step, &self.node(file, endpoint), log, LIMIT);
                 let passed = ended.is_ok_and(|status| status.success());
                 let verdict = if passed {
                     Verdict::Passed
@@ -107,6 +142,15 @@ impl Suite for NodePostgres {
             Ok(())
         })?;
         Ok(tests)
+    }
+}
+
+/// With `PGSSLMODE=verify-full` the driver leaves it to Node.js to verify the certificate; which
+/// authorities there are, beside those of the world, is told to Node.js alone.
+fn over_tls(node: &mut Command, script: &Path, root: &Path) {
+    node.env("PGSSLMODE", encryption::MODE);
+    if !script.ends_with(UNKNOWN_AUTHORITY) {
+        node.env("NODE_EXTRA_CA_CERTS", root);
     }
 }
 

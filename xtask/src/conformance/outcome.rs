@@ -1,6 +1,6 @@
 //! How the tests of a suite ended, on every subject, and what differs.
 
-use super::compare::{Deliberate, Difference, deliberate, differing, failing_everywhere};
+use super::compare::{Deliberate, Difference, Rule, deliberate, differing, failing_everywhere};
 use super::endpoint::Subject;
 use super::ground::Ground;
 use super::suite::{Facts, Name, Suite};
@@ -32,6 +32,8 @@ pub(super) struct Run {
     pub(super) subject: Subject,
     pub(super) tests: Tests,
     seconds: u64,
+    /// How many sessions of clients with the router were encrypted, over TLS.
+    pub(super) encrypted_sessions: Option<u64>,
 }
 
 impl Run {
@@ -40,6 +42,7 @@ impl Run {
             subject,
             tests,
             seconds,
+            encrypted_sessions: None,
         }
     }
 
@@ -114,6 +117,34 @@ pub(super) struct Counts {
     pub(super) failed: usize,
     pub(super) skipped: usize,
     pub(super) seconds: u64,
+    /// Over TLS: how many sessions the router carried, every one of them encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) encrypted_sessions: Option<u64>,
+    /// RFC 3339, UTC, when it ended, where it was run later than the others and added to them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ended: Option<String>,
+}
+
+/// What was run, and on what; known before it is run.
+pub(super) struct About {
+    pub(super) facts: Facts,
+    pub(super) server: String,
+    pub(super) kernel: String,
+}
+
+impl About {
+    pub(super) fn gather(suite: &dyn Suite, ground: &Ground) -> Result<Self> {
+        let server = process::output(
+            Command::new("docker")
+                .args(["run", "--rm", "--network", "none", ground.image()])
+                .args(["postgres", "--version"]),
+        )?;
+        Ok(Self {
+            facts: suite.facts()?,
+            server,
+            kernel: kernel_release::version()?,
+        })
+    }
 }
 
 /// Where results are kept: in the repository, as run.
@@ -125,36 +156,30 @@ impl Outcome {
     /// Compares every run with the first, which is the one without pgs.
     pub(super) fn new(
         name: Name,
-        suite: &dyn Suite,
-        ground: &Ground,
+        about: About,
         runs: &[Run],
         unsteady: Vec<String>,
+        instead: &Rule<'_>,
     ) -> Result<Self> {
         let Facts {
             client,
             tests,
             notes,
-        } = suite.facts()?;
+        } = about.facts;
         let now = Command::new("date")
             .args(["-u", "+%Y-%m-%dT%H:%M:%SZ"])
             .output()?;
-        let server = process::output(
-            Command::new("docker")
-                .args(["run", "--rm", "--network", "none", ground.image()])
-                .args(["postgres", "--version"]),
-        )?;
-        let kernel = kernel_release::version()?;
         Ok(Self {
             suite: name.text().to_owned(),
             client,
             tests,
             notes,
             ended: String::from_utf8_lossy(&now.stdout).trim().to_owned(),
-            server,
-            kernel,
-            differing: differing(runs, &|test| suite.instead(test)),
-            deliberate: deliberate(runs, &|test| suite.instead(test)),
-            failing_everywhere: failing_everywhere(runs),
+            server: about.server,
+            kernel: about.kernel,
+            differing: differing(runs, instead),
+            deliberate: deliberate(runs, instead),
+            failing_everywhere: failing_everywhere(runs, instead),
             runs: runs.iter().map(counts).collect(),
             unsteady,
         })
@@ -176,15 +201,21 @@ impl Outcome {
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))
     }
 
+    /// What is kept of a suite, if it was ever run.
+    pub(super) fn read(name: Name) -> Result<Option<Self>> {
+        let path = directory().join(format!("{}.json", name.text()));
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = fs::read_to_string(&path)?;
+        serde_json::from_str(&text)
+            .map(Some)
+            .with_context(|| format!("read {}", path.display()))
+    }
+
     /// Every result there is, in the order of the suites.
     pub(super) fn read_all() -> Result<Vec<Self>> {
-        let read = |name: Name| {
-            let path = directory().join(format!("{}.json", name.text()));
-            path.exists().then(|| {
-                let text = fs::read_to_string(&path)?;
-                serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))
-            })
-        };
+        let read = |name: Name| Self::read(name).transpose();
         Name::ALL.into_iter().filter_map(read).collect()
     }
 
@@ -227,6 +258,8 @@ fn counts(run: &Run) -> Counts {
         failed: run.count(Verdict::Failed),
         skipped: run.count(Verdict::Skipped),
         seconds: run.seconds,
+        encrypted_sessions: run.encrypted_sessions,
+        ended: None,
     }
 }
 
@@ -247,13 +280,15 @@ mod tests {
             run(Subject::Direct, &[("steady", Passed), ("unsteady", Passed)]),
             run(Subject::Relay, &[("steady", Failed), ("unsteady", Passed)]),
         ];
-        let differed = names_of_differing(&runs, &|_| None);
+        let differed = names_of_differing(&runs, &|_, _| None);
         let mut unsteady = Vec::new();
         for (first, second) in runs.iter_mut().zip(&again) {
             unsteady.extend(first.try_again(second, &differed));
         }
         assert_eq!(unsteady, ["unsteady"]);
-        let left: Vec<String> = names_of_differing(&runs, &|_| None).into_iter().collect();
+        let left: Vec<String> = names_of_differing(&runs, &|_, _| None)
+            .into_iter()
+            .collect();
         assert_eq!(left, ["steady"]);
     }
 

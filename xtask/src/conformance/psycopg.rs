@@ -4,7 +4,7 @@ use super::endpoint::Endpoint;
 use super::outcome::Tests;
 use super::suite::{Facts, Suite};
 use super::tenant::{PASSWORD, Tenant};
-use super::{fetch, program, python};
+use super::{encryption, fetch, program, python};
 use crate::process;
 use crate::report::Step;
 use anyhow::Result;
@@ -108,6 +108,7 @@ impl Suite for Psycopg {
             let uri = format!("{driver}://{TENANT}:{PASSWORD}@127.0.0.1:{port}/{TENANT}");
             let mut pytest = python::pytest(&self.python, &self.source);
             pytest.args(["--dburi", &uri]).args(paths);
+            encryption::tell_libpq(&mut pytest, endpoint.root_certificate());
             let text = program::printed(step, &pytest, &log, LIMIT)?;
             tests.extend(python::results(name, &text));
         }

@@ -4,7 +4,7 @@ use super::endpoint::Endpoint;
 use super::outcome::Tests;
 use super::suite::{Facts, Suite};
 use super::tenant::{PASSWORD, Tenant};
-use super::{fetch, program, python};
+use super::{encryption, fetch, program, python};
 use crate::process;
 use crate::report::Step;
 use anyhow::Result;
@@ -87,6 +87,7 @@ impl Suite for Psycopg2 {
                 .env("PSYCOPG2_TESTDB_PASSWORD", PASSWORD)
                 // Empty: replication is tried on the same.
                 .env("PSYCOPG2_TEST_REPL_DSN", "");
+            encryption::tell_libpq(&mut pytest, endpoint.root_certificate());
             if green {
                 pytest.env("PSYCOPG2_TEST_GREEN", "1");
             }

@@ -10,7 +10,7 @@ use super::ground::Ground;
 use super::outcome::{Tests, Verdict};
 use super::suite::{Facts, Suite};
 use super::tenant::Tenant;
-use super::{fetch, program};
+use super::{encryption, fetch, program};
 use crate::apt::{Elsewhere, Mirror};
 use crate::process;
 use crate::report::{self, Step};
@@ -38,6 +38,8 @@ const SWAP_NAMES: [(&str, &str); 3] = [
 const TESTS: &str = "/opt/regress";
 /// Where they write; both containers have it.
 const OUTPUT: &str = "/var/lib/postgresql/regress";
+/// Where the client's container has the authority's certificate.
+const ROOT_CERTIFICATE: &str = "/opt/authority.crt";
 const SERVER: &str = "/usr/lib/postgresql/18/lib";
 /// The package that carries what the tests load into the server.
 const LIBRARY_PACKAGE: &str = "postgresql-server-dev-18";
@@ -160,7 +162,7 @@ impl Suite for Regress {
             let log = log.with_extension(format!("{}.txt", part.name));
             let output = format!("{OUTPUT}/{}", part.name);
             let text = program::logged(&log, || {
-                let runner = part.command(tenant, endpoint.port(), &output);
+                let runner = part.command(tenant, endpoint, &output);
                 program::run(step, &runner, &log, LIMIT)?;
                 // What a failed test printed instead of what was expected.
                 let mut show = tenant.exec();
@@ -176,14 +178,16 @@ impl Suite for Regress {
 }
 
 impl Part {
-    fn command(&self, tenant: &Tenant<'_>, port: u16, output: &str) -> Command {
+    fn command(&self, tenant: &Tenant<'_>, endpoint: &Endpoint<'_>, output: &str) -> Command {
         let Self {
             name,
             runner,
             schedule,
             database,
         } = self;
-        let mut docker = client(tenant, &format!("{SERVER}/{runner}"));
+        let port = endpoint.port();
+        let root = endpoint.root_certificate();
+        let mut docker = client(tenant, &format!("{SERVER}/{runner}"), root);
         docker
             .args(["--host=127.0.0.1", "--encoding=UTF8", "--no-locale"])
             .args([
@@ -202,14 +206,24 @@ impl Part {
     }
 }
 
-/// A container beside the tenant's, on this machine's network, with the tenant's volume.
-fn client(tenant: &Tenant<'_>, program: &str) -> Command {
+/// A container beside the tenant's, on this machine's network, with the tenant's volume. pg_regress
+/// leaves libpq's settings for TLS to psql, unless it makes the server itself.
+fn client(tenant: &Tenant<'_>, program: &str, root: Option<&Path>) -> Command {
     let mut docker = Command::new("docker");
     docker
         .args(["run", "--rm", "--network", "host", "--user", "postgres"])
         .args(["--volumes-from", &tenant.container])
-        .args(["--env", &format!("PGOPTIONS=-c pgs.tenant={TENANT}")])
-        .args(["--entrypoint", program, IMAGE]);
+        .args(["--env", &format!("PGOPTIONS=-c pgs.tenant={TENANT}")]);
+    if let Some(root) = root {
+        // Docker takes the values from its own environment.
+        docker.args(["--env", "PGSSLMODE", "--env", "PGSSLROOTCERT"]);
+        encryption::tell_libpq(&mut docker, Some(Path::new(ROOT_CERTIFICATE)));
+        docker.args([
+            "--volume",
+            &format!("{}:{ROOT_CERTIFICATE}:ro", root.display()),
+        ]);
+    }
+    docker.args(["--entrypoint", program, IMAGE]);
     docker
 }
 

@@ -5,7 +5,7 @@ use super::endpoint::Endpoint;
 use super::outcome::Tests;
 use super::suite::{Facts, Suite};
 use super::tenant::{PASSWORD, Tenant};
-use super::{fetch, libtest, program};
+use super::{encryption, fetch, libtest, program};
 use crate::report::Step;
 use crate::workspace;
 use anyhow::Result;
@@ -32,6 +32,8 @@ const TESTS: [&str; 9] = [
     "postgres-migrate",
 ];
 const FEATURES: &str = "postgres,macros,migrate,any,_unstable-all-types,runtime-tokio";
+/// Beside them where it connects over TLS.
+const TLS_FEATURE: &str = "tls-rustls-ring-webpki";
 
 /// Its source with the helper crate in it.
 pub(super) struct Sqlx {
@@ -59,21 +61,28 @@ impl Sqlx {
         Ok(Self { source })
     }
 
-    fn cargo(&self, port: u16) -> Command {
+    fn cargo(&self, endpoint: &Endpoint<'_>) -> Command {
+        let port = endpoint.port();
+        let root = endpoint.root_certificate();
+        let parameters = encryption::parameters(root);
+        let mut features = FEATURES.to_owned();
+        if root.is_some() {
+            features = format!("{features},{TLS_FEATURE}");
+        }
         let mut cargo = Command::new("cargo");
         cargo
             .current_dir(&self.source)
             .env("CARGO_TARGET_DIR", self.source.with_file_name("build"))
             .env(
                 "DATABASE_URL",
-                format!("postgres://{TENANT}:{PASSWORD}@127.0.0.1:{port}/{TENANT}"),
+                format!("postgres://{TENANT}:{PASSWORD}@127.0.0.1:{port}/{TENANT}{parameters}"),
             )
             .args([
                 "test",
                 "--no-fail-fast",
                 "--no-default-features",
                 "--features",
-                FEATURES,
+                &features,
             ]);
         for test in TESTS {
             cargo.args(["--test", test]);
@@ -91,6 +100,7 @@ impl Suite for Sqlx {
                 "The helper crate that these tests use is not published; one of pgs's own stands \
                  in for it."
                     .to_owned(),
+                format!("Over TLS it is built with the feature `{TLS_FEATURE}`, else without."),
             ],
         })
     }
@@ -114,10 +124,10 @@ impl Suite for Sqlx {
         log: &Path,
     ) -> Result<Tests> {
         // Built here: some macros ask the database while they are compiled.
-        let mut build = self.cargo(endpoint.port());
+        let mut build = self.cargo(endpoint);
         let build_log = log.with_extension("build.txt");
         program::built(step, build.arg("--no-run"), &build_log, BUILD_LIMIT)?;
-        let cargo = self.cargo(endpoint.port());
+        let cargo = self.cargo(endpoint);
         let text = program::printed(step, &cargo, log, LIMIT)?;
         Ok(libtest::parse(&text))
     }

@@ -1,6 +1,6 @@
 //! What a suite is: something that is prepared once and run on every subject.
 
-use super::endpoint::{Endpoint, Reference};
+use super::endpoint::{Endpoint, Reference, Subject};
 use super::ground::Ground;
 use super::outcome::Tests;
 use super::tenant::Tenant;
@@ -62,6 +62,26 @@ impl Name {
         }
     }
 
+    /// Whether it has anything to show on a subject.
+    pub(super) fn runs_on(self, subject: Subject) -> bool {
+        subject != Subject::Tls || self.over_tls()
+    }
+
+    fn over_tls(self) -> bool {
+        match self {
+            Self::Regress
+            | Self::Psycopg
+            | Self::Psycopg2
+            | Self::NodePostgres
+            | Self::Sqlx
+            | Self::Jdbc => true,
+            // Every one of its tests connects with `NoTls`.
+            Self::TokioPostgres => false,
+            // What it tests is TLS, on every subject.
+            Self::Negotiation => false,
+        }
+    }
+
     /// Fetches and builds what it takes.
     pub(super) fn prepare(self, ground: &Ground) -> Result<Box<dyn Suite>> {
         Ok(match self {
@@ -120,9 +140,9 @@ pub(super) trait Suite {
         Ok(Vec::new())
     }
 
-    /// Where pgs differs on purpose: the test that must be there through pgs instead of one that
-    /// passed without pgs, and why.
-    fn instead(&self, _test: &str) -> Option<(String, &'static str)> {
+    /// Where a subject differs on purpose: the test that must be there, and pass, through pgs
+    /// instead of one without it, and why.
+    fn instead(&self, _subject: Subject, _test: &str) -> Option<(String, &'static str)> {
         None
     }
 

@@ -7,15 +7,16 @@ mod certificates;
 mod deliberate;
 mod mode;
 
-use super::endpoint::{Endpoint, Reference};
+use super::certificates::ensure_openssl;
+use super::endpoint::{Endpoint, Reference, Subject};
 use super::ground::Ground;
 use super::outcome::Tests;
 use super::suite::{Facts, Suite};
 use super::tenant::{PASSWORD, Tenant};
 use super::{fetch, program, psycopg};
 use crate::report::Step;
-use crate::{apt, container, process, workspace};
-use anyhow::{Context, Result, bail};
+use crate::{container, process, workspace};
+use anyhow::{Context, Result};
 use mode::{Clients, Mode, Tls};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,12 +47,7 @@ impl Negotiation {
     pub(super) fn prepare(ground: &Ground) -> Result<Self> {
         let step = Step::new("psycopg and certificates");
         let python = psycopg::environment_with_driver(&step, &fetch::scratch("psycopg")?)?;
-        if process::find("openssl").is_none() {
-            if !apt::can_install() {
-                bail!("`openssl` is not installed; run `sudo apt-get install openssl`");
-            }
-            apt::install(&step, &["openssl"])?;
-        }
+        ensure_openssl(&step)?;
         let certificates = ground.directory().join("certificates");
         certificates::make(&certificates)?;
         step.done("there");
@@ -139,11 +135,6 @@ impl Suite for Negotiation {
         tenant: &Tenant<'_>,
     ) -> Result<Vec<String>> {
         let mode = known(mode)?;
-        let tls = ground.state_directory().join("tls");
-        if tls.exists() {
-            // The last mode's.
-            fs::remove_dir_all(&tls)?;
-        }
         if mode.tls != Tls::Off {
             self.install(ground, &["--default"])?;
         }
@@ -159,7 +150,7 @@ impl Suite for Negotiation {
         Ok(mode.serve_arguments())
     }
 
-    fn instead(&self, test: &str) -> Option<(String, &'static str)> {
+    fn instead(&self, _subject: Subject, test: &str) -> Option<(String, &'static str)> {
         deliberate::instead(test)
     }
 
