@@ -10,7 +10,8 @@ pub(crate) fn version() -> Result<String> {
     Ok(version_of(&release).to_owned())
 }
 
-fn version_of(release: &str) -> &str {
+/// The version in a release.
+pub(crate) fn version_of(release: &str) -> &str {
     let release = release.trim();
     release
         .split_once('-')

@@ -36,8 +36,27 @@ pub(super) fn names_of_differing(runs: &[Run], instead: &Rule<'_>) -> BTreeSet<S
     tests.collect()
 }
 
-/// What has to come, and pass, on a subject through pgs instead of a test without it, and why.
-pub(super) type Rule<'a> = dyn Fn(Subject, &str) -> Option<(String, &'static str)> + 'a;
+/// What has to come through pgs instead of a test without it.
+#[derive(Clone)]
+pub(super) struct Due {
+    pub(super) test: String,
+    pub(super) verdict: Verdict,
+    pub(super) reason: &'static str,
+}
+
+impl Due {
+    /// A test that has to pass.
+    pub(super) fn pass(test: impl Into<String>, reason: &'static str) -> Self {
+        Self {
+            test: test.into(),
+            verdict: Verdict::Passed,
+            reason,
+        }
+    }
+}
+
+/// What is due on a subject for a test, if that is not the same.
+pub(super) type Rule<'a> = dyn Fn(Subject, &str) -> Option<Due> + 'a;
 
 pub(super) fn differing(runs: &[Run], instead: &Rule<'_>) -> Vec<Difference> {
     let Some((direct, others)) = runs.split_first() else {
@@ -48,7 +67,7 @@ pub(super) fn differing(runs: &[Run], instead: &Rule<'_>) -> Vec<Difference> {
             .tests
             .iter()
             .map(|(test, verdict)| match instead(run.subject, test) {
-                Some((other, _)) => (other, Verdict::Passed),
+                Some(due) => (due.test, due.verdict),
                 None => (test.clone(), *verdict),
             })
             .collect();
@@ -80,15 +99,15 @@ pub(super) fn deliberate(runs: &[Run], instead: &Rule<'_>) -> Vec<Deliberate> {
             .iter()
             .filter_map(|run| Some((run, instead(run.subject, test)?)))
             .peekable();
-        let Some((_, (other, reason))) = due.peek().cloned() else {
+        let Some((_, first)) = due.peek().cloned() else {
             continue;
         };
         // Else it is among what differs.
-        if due.all(|(run, (other, _))| run.verdict(&other) == Verdict::Passed) {
+        if due.all(|(run, due)| run.verdict(&due.test) == due.verdict) {
             found
-                .entry(reason)
+                .entry(first.reason)
                 .or_default()
-                .push(Instead::of(test, *verdict, other));
+                .push(Instead::of(test, *verdict, first));
         }
     }
     let reasons = found.into_iter().map(|(reason, tests)| Deliberate {
@@ -110,21 +129,21 @@ impl Instead {
     }
 
     /// A test of the same name is told from the one without pgs by how it ended.
-    fn of(test: &str, verdict: Verdict, other: String) -> Self {
-        if test == other {
+    fn of(test: &str, verdict: Verdict, due: Due) -> Self {
+        if test == due.test {
             return Self {
                 without_pgs: format!("{test} -> {verdict:?}"),
-                through_pgs: format!("{test} -> {:?}", Verdict::Passed),
+                through_pgs: format!("{test} -> {:?}", due.verdict),
             };
         }
         Self {
             without_pgs: test.to_owned(),
-            through_pgs: other,
+            through_pgs: due.test,
         }
     }
 }
 
-/// What fails without pgs, and with it wherever it is not to pass.
+/// What fails without pgs, and with it wherever nothing else is due.
 pub(super) fn failing_everywhere(runs: &[Run], instead: &Rule<'_>) -> Vec<String> {
     let Some(direct) = runs.first() else {
         return Vec::new();
@@ -177,7 +196,7 @@ pub(super) mod tests {
     #[test]
     fn what_is_to_differ_must_differ_just_so() {
         use Verdict::{Absent, Passed};
-        let rule = |_, test: &str| (test == "a: in").then(|| ("a: out".to_owned(), "why"));
+        let rule = |_, test: &str| (test == "a: in").then(|| Due::pass("a: out", "why"));
         let through = |result| {
             let direct = run(Subject::Direct, &[("a: in", Passed), ("b: in", Passed)]);
             [
@@ -209,7 +228,7 @@ pub(super) mod tests {
     fn what_is_to_pass_over_tls_alone_is_said_and_fails_elsewhere() {
         use Verdict::{Failed, Passed};
         let rule = |subject, test: &str| {
-            (subject == Subject::Tls && test == "a").then(|| ("a".to_owned(), "why"))
+            (subject == Subject::Tls && test == "a").then(|| Due::pass("a", "why"))
         };
         let over_tls = |verdict| {
             [

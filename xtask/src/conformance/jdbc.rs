@@ -1,6 +1,7 @@
 //! The JDBC driver of Debian's package, driven by a program of pgs's own: the driver's own tests
 //! are in none of its packages.
 
+use super::compare::Due;
 use super::encryption;
 use super::endpoint::{Endpoint, Subject};
 use super::outcome::Tests;
@@ -92,11 +93,11 @@ impl Suite for Jdbc {
         TENANT
     }
 
-    fn instead(&self, subject: Subject, test: &str) -> Option<(String, &'static str)> {
+    fn instead(&self, subject: Subject, test: &str) -> Option<Due> {
         let (_, through_pgs, reason) = OVER_TLS
             .iter()
             .find(|(without_pgs, _, _)| subject == Subject::Tls && *without_pgs == test)?;
-        Some(((*through_pgs).to_owned(), reason))
+        Some(Due::pass(*through_pgs, reason))
     }
 
     fn run(

@@ -1,5 +1,6 @@
 //! node-postgres' own integration tests, of Debian's source package; what it needs comes from npm.
 
+use super::compare::Due;
 use super::endpoint::{Endpoint, Subject};
 use super::outcome::{Tests, Verdict};
 use super::suite::{Facts, Suite};
@@ -27,8 +28,21 @@ const OWN_SERVER: [&str; 4] = [
     "2627-tests.js",
     "3174-tests.js",
 ];
-/// Fails where there is no TLS.
-const WANTS_TLS: &str = "client/ssl-tests.js";
+/// How files end over TLS that end otherwise without it, and why.
+const OVER_TLS: [(&str, Verdict, &str); 2] = [
+    (
+        "client/ssl-tests.js",
+        Verdict::Passed,
+        "Over TLS it passes: it wants a server that has it.",
+    ),
+    (
+        "connection-pool/error-tests.js",
+        Verdict::Failed,
+        "Over TLS it fails, with PostgreSQL's own as with that of pgs: one of its tests makes an \
+         error on the socket below the driver's TLS, which the driver then reports twice, the \
+         second time to nobody.",
+    ),
+];
 /// Connects over TLS, and expects that the certificate is of an authority that is not known.
 const UNKNOWN_AUTHORITY: &str = "2085-tests.js";
 
@@ -108,9 +122,15 @@ impl Suite for NodePostgres {
         TENANT
     }
 
-    fn instead(&self, subject: Subject, test: &str) -> Option<(String, &'static str)> {
-        let reason = "Over TLS it passes: it wants a server that has it.";
-        (subject == Subject::Tls && test.ends_with(WANTS_TLS)).then(|| (test.to_owned(), reason))
+    fn instead(&self, subject: Subject, test: &str) -> Option<Due> {
+        let (_, verdict, reason) = OVER_TLS
+            .iter()
+            .find(|(name, _, _)| subject == Subject::Tls && test.ends_with(name))?;
+        Some(Due {
+            test: test.to_owned(),
+            verdict: *verdict,
+            reason,
+        })
     }
 
     fn run(
@@ -148,7 +168,8 @@ impl Suite for NodePostgres {
 /// With `PGSSLMODE=verify-full` the driver leaves it to Node.js to verify the certificate; which
 /// authorities there are, beside those of the world, is told to Node.js alone.
 fn over_tls(node: &mut Command, script: &Path, root: &Path) {
-    node.env("PGSSLMODE", encryption::MODE);
+    // Some tests call psql, too, which takes the root certificate from there.
+    encryption::tell_libpq(node, Some(root));
     if !script.ends_with(UNKNOWN_AUTHORITY) {
         node.env("NODE_EXTRA_CA_CERTS", root);
     }

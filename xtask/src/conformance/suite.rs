@@ -1,5 +1,6 @@
 //! What a suite is: something that is prepared once and run on every subject.
 
+use super::compare::Due;
 use super::endpoint::{Endpoint, Reference, Subject};
 use super::ground::Ground;
 use super::outcome::Tests;
@@ -140,9 +141,9 @@ pub(super) trait Suite {
         Ok(Vec::new())
     }
 
-    /// Where a subject differs on purpose: the test that must be there, and pass, through pgs
-    /// instead of one without it, and why.
-    fn instead(&self, _subject: Subject, _test: &str) -> Option<(String, &'static str)> {
+    /// Where a subject differs on purpose: the test that must be there through pgs instead of one
+    /// without it, how it must end, and why.
+    fn instead(&self, _subject: Subject, _test: &str) -> Option<Due> {
         None
     }
 

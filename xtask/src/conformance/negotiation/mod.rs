@@ -8,6 +8,7 @@ mod deliberate;
 mod mode;
 
 use super::certificates::ensure_openssl;
+use super::compare::Due;
 use super::endpoint::{Endpoint, Reference, Subject};
 use super::ground::Ground;
 use super::outcome::Tests;
@@ -150,8 +151,8 @@ impl Suite for Negotiation {
         Ok(mode.serve_arguments())
     }
 
-    fn instead(&self, _subject: Subject, test: &str) -> Option<(String, &'static str)> {
-        deliberate::instead(test)
+    fn instead(&self, _subject: Subject, test: &str) -> Option<Due> {
+        deliberate::instead(test).map(|(through_pgs, reason)| Due::pass(through_pgs, reason))
     }
 
     fn reference(&self, ground: &Ground, mode: &str) -> Result<Option<Reference>> {
