@@ -1,3 +1,5 @@
+//! What stays of stored results, what new ones replace, and where the two are kept apart.
+
 use super::*;
 use crate::conformance::compare::Due;
 use crate::conformance::suite::Facts;

@@ -76,10 +76,9 @@ impl Name {
             | Self::NodePostgres
             | Self::Sqlx
             | Self::Jdbc => true,
-            // Every one of its tests connects with `NoTls`.
-            Self::TokioPostgres => false,
-            // What it tests is TLS, on every subject.
-            Self::Negotiation => false,
+            // Every test of the one connects with `NoTls`; what the other tests is TLS, on every
+            // subject.
+            Self::TokioPostgres | Self::Negotiation => false,
         }
     }
 
