@@ -173,7 +173,7 @@ mod tests {
         let shown: Vec<&str> = OUTPUT.lines().filter(|line| tally.read(line)).collect();
         assert_eq!((tally.passed, tally.failed, tally.ignored), (5, 1, 1));
         assert_eq!(tally.skipped, ["a: no Docker"]);
-        assert_eq!(shown.len(), 14, "{shown:?}");
+        assert_eq!(shown.len(), 13, "{shown:?}");
         assert_eq!(tally.failed_tests, ["b"]);
         assert_eq!(
             tally.failures,
