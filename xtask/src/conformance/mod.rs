@@ -23,6 +23,7 @@ mod psycopg;
 mod psycopg2;
 mod python;
 mod regress;
+mod sqlalchemy;
 mod sqlx;
 mod suite;
 mod tenant;

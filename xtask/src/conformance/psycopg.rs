@@ -1,4 +1,5 @@
-//! psycopg 3, driven by SQLAlchemy's tests: psycopg's own are in none of its packages.
+//! psycopg 3, with its own tests. They are in none of its packages; they are in its source, which
+//! distributions have a package of.
 
 use super::endpoint::Endpoint;
 use super::outcome::Tests;
@@ -7,30 +8,29 @@ use super::tenant::{PASSWORD, Tenant};
 use super::{encryption, fetch, program, python};
 use crate::process;
 use crate::report::Step;
-use anyhow::Result;
+use anyhow::{Context, Result};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-const PSYCOPG: &str = "psycopg[binary]==3.3.9";
-const SQLALCHEMY_VERSION: &str = "2.1.9";
-const TENANT: &str = "sqlalchemy";
+/// Names an archive of its source, where the machine's mirror has none.
+const SOURCE_VARIABLE: &str = "PGS_PSYCOPG_SOURCE";
+const SOURCE_PACKAGE: &str = "psycopg3";
+const TENANT: &str = "psycopg";
 const LIMIT: Duration = Duration::from_secs(1200);
-/// What is run: a name, the driver, and the tests of SQLAlchemy that talk to a server most.
-const RUNS: [(&str, &str, &[&str]); 2] = [
-    (
-        "sync",
-        "postgresql+psycopg",
-        &["test/dialect/test_suite.py", "test/dialect/postgresql"],
-    ),
-    (
-        "async",
-        "postgresql+psycopg_async",
-        &["test/dialect/test_suite.py"],
-    ),
+/// One test; none takes as long as this where nothing hangs.
+const TEST_SECONDS: &str = "60";
+/// What its `setup.py` asks for with `[test]`, without what checks types; and what ends a test that
+/// hangs.
+const PACKAGES: [&str; 4] = [
+    "pytest >= 6.2.5, < 8",
+    "anyio >= 3.6.2, < 4",
+    "pproxy >= 2.7",
+    "pytest-timeout",
 ];
 
-/// An interpreter with the driver, and SQLAlchemy's source.
+/// An interpreter with the driver, and its source.
 pub(super) struct Psycopg {
     python: PathBuf,
     source: PathBuf,
@@ -38,42 +38,61 @@ pub(super) struct Psycopg {
 
 impl Psycopg {
     pub(super) fn prepare() -> Result<Self> {
-        let step = Step::new("psycopg and SQLAlchemy");
+        let step = Step::new("psycopg");
         let directory = fetch::scratch("psycopg")?;
-        let packages = [
-            PSYCOPG,
-            "pytest",
-            "greenlet",
-            "typing-extensions",
-            &format!("sqlalchemy=={SQLALCHEMY_VERSION}"),
-        ];
+        let source = source(&step, &directory)?;
+        let text = fs::read_to_string(source.join("psycopg/psycopg/version.py"))
+            .context("read the version of psycopg in its source")?;
+        let version = version(&text).context("psycopg's source does not say its version")?;
+        let driver = format!("psycopg[binary]=={version}");
+        let packages: Vec<&str> = PACKAGES.into_iter().chain([&*driver]).collect();
         let python = python::environment(&step, &directory, &packages)?;
-        let source =
-            python::source_archive(&step, &python, &directory, "sqlalchemy", SQLALCHEMY_VERSION)?;
-        step.done(format_args!("{PSYCOPG}, SQLAlchemy {SQLALCHEMY_VERSION}"));
+        step.done(driver);
         Ok(Self { python, source })
     }
 }
 
+/// Its source, unpacked.
+fn source(step: &Step, directory: &Path) -> Result<PathBuf> {
+    if let Some(archive) = std::env::var_os(SOURCE_VARIABLE) {
+        let source = directory.join("source");
+        fetch::unpack(Path::new(&archive), &source)
+            .with_context(|| format!("unpack what {SOURCE_VARIABLE} names"))?;
+        return Ok(source);
+    }
+    let found = fetch::debian_source(step, SOURCE_PACKAGE, |version| version.starts_with("3."));
+    let (source, _) = found.with_context(|| {
+        format!(
+            "psycopg's tests are in its source only; name an archive of it, as any distribution \
+             has it in its source package {SOURCE_PACKAGE}, by {SOURCE_VARIABLE}=FILE"
+        )
+    })?;
+    Ok(source)
+}
+
+/// `__version__ = "3.1.17"`.
+fn version(text: &str) -> Option<&str> {
+    let line = text.lines().find(|line| line.starts_with("__version__"))?;
+    line.split('"').nth(1)
+}
+
 impl Suite for Psycopg {
     fn facts(&self) -> Result<Facts> {
+        let say = "import psycopg; v = psycopg.pq.version(); print('psycopg', \
+                   psycopg.__version__, 'with libpq', '%d.%d' % divmod(v, 10000))";
         Ok(Facts {
-            client: driver_version(&self.python)?,
-            tests: format!(
-                "SQLAlchemy {SQLALCHEMY_VERSION}'s: test_suite, dialect/postgresql, \
-                 synchronous; test_suite again, asynchronous"
-            ),
+            client: process::output(Command::new(&self.python).args(["-c", say]))?,
+            tests: "its own, of its source, but for those of its pool, those that are marked slow \
+                    and those that check types"
+                .to_owned(),
             notes: vec![
-                "Its own tests are in none of its packages (looked into: the source archives of \
-                 3.0.18, 3.1.20 and 3.3.9), and the distribution's source packages (bookworm, \
-                 trixie, forky, sid) came without their upstream archives (404); `psycopg2` is run \
-                 with its own."
-                    .to_owned(),
-                "Many of these tests compile SQL and ask no server; tests that skip themselves are \
-                 not counted."
-                    .to_owned(),
+                format!(
+                    "Its source is a distribution's, of its package {SOURCE_PACKAGE}; the mirror \
+                     of this machine names the package and has no upstream archive, so that one \
+                     was named by {SOURCE_VARIABLE}."
+                ),
                 "The server has `max_prepared_transactions = 10`, for the tests of two-phase \
-                 commit."
+                 commit; tests that skip themselves are not counted."
                     .to_owned(),
             ],
         })
@@ -85,13 +104,7 @@ impl Suite for Psycopg {
 
     fn furnish(&self, tenant: &Tenant<'_>) -> Result<()> {
         tenant.configure(&["max_prepared_transactions = 10"])?;
-        let make = [
-            "CREATE SCHEMA test_schema AUTHORIZATION sqlalchemy",
-            "CREATE SCHEMA test_schema_2 AUTHORIZATION sqlalchemy",
-            "CREATE EXTENSION hstore",
-            "CREATE EXTENSION citext",
-        ];
-        tenant.sql(TENANT, &make).map(drop)
+        tenant.sql(TENANT, &["CREATE EXTENSION hstore"]).map(drop)
     }
 
     fn run(
@@ -101,29 +114,36 @@ impl Suite for Psycopg {
         _tenant: &Tenant<'_>,
         log: &Path,
     ) -> Result<Tests> {
-        let mut tests = Tests::new();
-        for (name, driver, paths) in RUNS {
-            let log = log.with_extension(format!("{name}.txt"));
-            let port = endpoint.port();
-            let uri = format!("{driver}://{TENANT}:{PASSWORD}@127.0.0.1:{port}/{TENANT}");
-            let mut pytest = python::pytest(&self.python, &self.source);
-            pytest.args(["--dburi", &uri]).args(paths);
-            encryption::tell_libpq(&mut pytest, endpoint.root_certificate());
-            let text = program::printed(step, &pytest, &log, LIMIT)?;
-            tests.extend(python::results(name, &text));
+        // It holds what an earlier run died of, after which nothing is run.
+        let cache = log.with_extension("cache");
+        if cache.exists() {
+            fs::remove_dir_all(&cache)?;
         }
-        Ok(tests)
+        let port = endpoint.port();
+        let server = format!("host=127.0.0.1 port={port} user={TENANT} dbname={TENANT}");
+        let mut pytest = Command::new(&self.python);
+        pytest
+            .current_dir(&self.source)
+            .args(["-m", "pytest", "-q", "-rA", "--tb=short"])
+            .args(["--timeout", TEST_SECONDS, "-m", "not mypy and not slow"])
+            .arg("-o")
+            .arg(format!("cache_dir={}", cache.display()))
+            .args(["--ignore", "tests/pool", "tests"])
+            .args(["--test-dsn", &format!("{server} password={PASSWORD}")]);
+        encryption::tell_libpq(&mut pytest, endpoint.root_certificate());
+        let text = program::printed(step, &pytest, log, LIMIT)?;
+        Ok(python::results("own", &text))
     }
 }
 
-/// What the driver says of itself.
-pub(super) fn driver_version(python: &Path) -> Result<String> {
-    let say = "import psycopg; print('psycopg', psycopg.__version__, \
-               'with libpq', psycopg.pq.version_pretty(psycopg.pq.version()))";
-    process::output(Command::new(python).args(["-c", say]))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A virtual environment of its own, with the driver in it.
-pub(super) fn environment_with_driver(step: &Step, directory: &Path) -> Result<PathBuf> {
-    python::environment(step, directory, &[PSYCOPG])
+    #[test]
+    fn the_version_is_read_from_the_source() {
+        let text = "# comment\nimport x\n__version__ = \"3.1.17\"\n";
+        assert_eq!(version(text), Some("3.1.17"));
+        assert_eq!(version("__all__ = []"), None);
+    }
 }

@@ -5,7 +5,9 @@ use super::endpoint::{Endpoint, Reference, Subject};
 use super::ground::Ground;
 use super::outcome::Tests;
 use super::tenant::Tenant;
-use super::{jdbc, negotiation, node_postgres, psycopg, psycopg2, regress, sqlx, tokio_postgres};
+use super::{
+    jdbc, negotiation, node_postgres, psycopg, psycopg2, regress, sqlalchemy, sqlx, tokio_postgres,
+};
 use crate::report::Step;
 use anyhow::Result;
 use std::path::Path;
@@ -16,6 +18,7 @@ pub(super) enum Name {
     Regress,
     Psycopg,
     Psycopg2,
+    Sqlalchemy,
     NodePostgres,
     TokioPostgres,
     Sqlx,
@@ -24,10 +27,11 @@ pub(super) enum Name {
 }
 
 impl Name {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Regress,
         Self::Psycopg,
         Self::Psycopg2,
+        Self::Sqlalchemy,
         Self::NodePostgres,
         Self::TokioPostgres,
         Self::Sqlx,
@@ -41,6 +45,7 @@ impl Name {
             Self::Regress => "regress",
             Self::Psycopg => "psycopg",
             Self::Psycopg2 => "psycopg2",
+            Self::Sqlalchemy => "sqlalchemy",
             Self::NodePostgres => "node-postgres",
             Self::TokioPostgres => "tokio-postgres",
             Self::Sqlx => "sqlx",
@@ -53,8 +58,9 @@ impl Name {
     pub(super) fn about(self) -> &'static str {
         match self {
             Self::Regress => "PostgreSQL's own regression and isolation tests, with psql 18",
-            Self::Psycopg => "SQLAlchemy's tests on psycopg 3 and the libpq 18 inside it",
+            Self::Psycopg => "psycopg 3's own tests",
             Self::Psycopg2 => "psycopg2's own tests",
+            Self::Sqlalchemy => "SQLAlchemy's tests on psycopg 3 and the libpq 18 inside it",
             Self::NodePostgres => "node-postgres' own integration tests",
             Self::TokioPostgres => "tokio-postgres' own tests",
             Self::Sqlx => "sqlx's own tests for PostgreSQL",
@@ -73,6 +79,7 @@ impl Name {
             Self::Regress
             | Self::Psycopg
             | Self::Psycopg2
+            | Self::Sqlalchemy
             | Self::NodePostgres
             | Self::Sqlx
             | Self::Jdbc => true,
@@ -88,6 +95,7 @@ impl Name {
             Self::Regress => Box::new(regress::Regress::prepare(ground)?),
             Self::Psycopg => Box::new(psycopg::Psycopg::prepare()?),
             Self::Psycopg2 => Box::new(psycopg2::Psycopg2::prepare()?),
+            Self::Sqlalchemy => Box::new(sqlalchemy::Sqlalchemy::prepare()?),
             Self::NodePostgres => Box::new(node_postgres::NodePostgres::prepare()?),
             Self::TokioPostgres => Box::new(tokio_postgres::TokioPostgres::prepare(ground)?),
             Self::Sqlx => Box::new(sqlx::Sqlx::prepare()?),

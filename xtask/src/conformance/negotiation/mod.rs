@@ -14,7 +14,7 @@ use super::ground::Ground;
 use super::outcome::Tests;
 use super::suite::{Facts, Suite};
 use super::tenant::{PASSWORD, Tenant};
-use super::{fetch, program, psycopg};
+use super::{fetch, program, sqlalchemy};
 use crate::report::Step;
 use crate::{container, process, workspace};
 use anyhow::{Context, Result};
@@ -47,7 +47,7 @@ pub(super) struct Negotiation {
 impl Negotiation {
     pub(super) fn prepare(ground: &Ground) -> Result<Self> {
         let step = Step::new("psycopg and certificates");
-        let python = psycopg::environment_with_driver(&step, &fetch::scratch("psycopg")?)?;
+        let python = sqlalchemy::environment_with_driver(&step, &fetch::scratch("sqlalchemy")?)?;
         ensure_openssl(&step)?;
         let certificates = ground.directory().join("certificates");
         certificates::make(&certificates)?;
@@ -95,7 +95,7 @@ fn known(mode: &str) -> Result<&'static Mode> {
 
 impl Suite for Negotiation {
     fn facts(&self) -> Result<Facts> {
-        let driver = psycopg::driver_version(&self.python)?;
+        let driver = sqlalchemy::driver_version(&self.python)?;
         let psql = process::output(Command::new("psql").arg("--version"))?;
         Ok(Facts {
             client: format!("{driver}; {psql}"),
