@@ -154,7 +154,7 @@ impl Section for Limits {
                                                  client address may have; at most a quarter of \
                                                  all"),
         key!(address_logins_max: Option<u32>, "how many logins to one tenant one client address \
-                                               may have under way; further ones wait five \
+                                               may have under way; further ones wait 20 \
                                                seconds at most. Where TLS passes through, logins \
                                                are not seen: twice as many new sessions within \
                                                20 s, and further ones are refused"),
