@@ -70,6 +70,16 @@ fn source(step: &Step, directory: &Path) -> Result<PathBuf> {
     Ok(source)
 }
 
+/// Where its source is from: of the mirror, or named.
+fn source_note(named: bool) -> String {
+    let package = format!("Its source is a distribution's, of its package {SOURCE_PACKAGE}");
+    if named {
+        format!("{package}; for this run an archive of it was named by {SOURCE_VARIABLE}.")
+    } else {
+        format!("{package}.")
+    }
+}
+
 /// `__version__ = "3.1.17"`.
 fn version(text: &str) -> Option<&str> {
     let line = text.lines().find(|line| line.starts_with("__version__"))?;
@@ -86,11 +96,7 @@ impl Suite for Psycopg {
                     and those that check types"
                 .to_owned(),
             notes: vec![
-                format!(
-                    "Its source is a distribution's, of its package {SOURCE_PACKAGE}; the mirror \
-                     of this machine names the package and has no upstream archive, so that one \
-                     was named by {SOURCE_VARIABLE}."
-                ),
+                source_note(std::env::var_os(SOURCE_VARIABLE).is_some()),
                 "The server has `max_prepared_transactions = 10`, for the tests of two-phase \
                  commit; tests that skip themselves are not counted."
                     .to_owned(),
