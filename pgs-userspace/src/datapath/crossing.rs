@@ -116,7 +116,12 @@ impl Session {
             return Ok(Moved::Undrained);
         }
         if nothing {
-            self.to_client.finish();
+            return Ok(match self.run_to_the_end(loan)? {
+                Wait::Turn => Moved::Turn,
+                Wait::Writable | Wait::Ended => Moved::Done,
+                // What has no verdict is about to arrive, and then comes the end.
+                Wait::Readable => Moved::Undrained,
+            });
         }
         if matches!(unreceived, Unreceived::Aside(_)) && self.backend_standing().is_judged() {
             // What is in the router's hand goes first.
@@ -210,6 +215,7 @@ impl Session {
             Err(PumpError::Source(error)) => Err(CloseReason::ClientFailed(error.to_string())),
             // The backend is going: its last words are still to be delivered.
             Err(PumpError::Target(_)) => {
+                self.nothing_was_taken_out(loan)?;
                 self.to_backend.discard();
                 Ok(Wait::Readable)
             }

@@ -245,6 +245,55 @@ fn a_backend_that_closes_at_every_step_ends_the_session() {
     ends_at_every_step(End::BackendCloses);
 }
 
+/// An enrolled session whose backend has just called `shutdown` for reading.
+fn whose_backend_reads_no_more(
+    kernel: &KernelPath,
+    serving: &Serving,
+) -> (TcpStream, UnixStream, Receiver<CloseReason>) {
+    let Ends {
+        mut client,
+        router_client,
+        mut backend,
+        router_backend,
+    } = Ends::new();
+    let (lease, over) = TellingLease::new();
+    let meter = adopted(&serving.worker, router_client, router_backend, 0, lease);
+    wait_for_kernel(&meter);
+    small_turns(kernel, meter.place().unwrap(), &mut client, &mut backend);
+    backend.shutdown(Shutdown::Read).unwrap();
+    (client, backend, over)
+}
+
+/// No verdict sees what it sends then.
+#[test]
+fn a_backend_that_reads_no_more_is_heard_to_its_end() {
+    let Some(kernel) = kernel() else { return };
+    let serving = Serving::begin(&kernel, kernel.access(0, 1).unwrap());
+    let (mut client, mut backend, over) = whose_backend_reads_no_more(&kernel, &serving);
+    let answer = pattern(9, 100_000);
+    backend.write_all(&answer).unwrap();
+    drop(backend);
+    expect(&mut client, &answer);
+    is_at_end(&mut client);
+    drop(client);
+    over.recv_timeout(LIMIT).expect("the session ends");
+    until_nothing_is_left(&kernel);
+}
+
+#[test]
+fn a_client_that_asks_a_backend_that_reads_no_more_hears_the_end() {
+    let Some(kernel) = kernel() else { return };
+    let serving = Serving::begin(&kernel, kernel.access(0, 1).unwrap());
+    let (mut client, mut backend, over) = whose_backend_reads_no_more(&kernel, &serving);
+    client.write_all(b"question").unwrap();
+    let reason = over.recv_timeout(LIMIT).expect("the session ends");
+    assert!(matches!(reason, CloseReason::BackendFailed(_)), "{reason}");
+    is_at_end(&mut client);
+    let refused = backend.write(b"answer").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::BrokenPipe);
+    until_nothing_is_left(&kernel);
+}
+
 /// More than the verdict redirects, and more than the sockets of a session and the router hold.
 const UNREAD_BYTES: usize = 8 << 20;
 

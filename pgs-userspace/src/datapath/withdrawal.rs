@@ -154,17 +154,23 @@ impl Session {
         unreceived: Unreceived,
         loan: &mut Loan<'_>,
     ) -> Result<(), CloseReason> {
-        let (Path::Kernel(session), Some(kernel)) = (&self.path, loan.kernel.as_deref_mut()) else {
-            return Ok(());
-        };
         if !self.backend_ended || !matches!(unreceived, Unreceived::AtSource(_)) {
             return Ok(());
         }
+        self.nothing_was_taken_out(loan)
+    }
+
+    /// As long as a backend has not called `shutdown`, it is in the maps, and the verdict sees what
+    /// it sends.
+    pub(super) fn nothing_was_taken_out(&self, loan: &mut Loan<'_>) -> Result<(), CloseReason> {
+        let (Path::Kernel(session), Some(kernel)) = (&self.path, loan.kernel.as_deref_mut()) else {
+            return Ok(());
+        };
         match kernel.was_taken_out(&session.enrolment, &self.backend) {
             Ok(false) => Ok(()),
             Ok(true) => Err(CloseReason::BackendFailed(
-                "it called shutdown(2) before all that it had sent was read, which the kernel then \
-                 drops; it has to close"
+                "it called shutdown(2), whereupon the kernel drops what was not read of it; it has \
+                 to close"
                     .into(),
             )),
             Err(refused) => Err(CloseReason::BackendFailed(refused.to_string())),
@@ -175,13 +181,7 @@ impl Session {
     pub(super) fn move_native(&mut self, loan: &mut Loan<'_>) -> Result<Moved, CloseReason> {
         self.free_the_client()?;
         let before = self.to_client.read_bytes();
-        let mut wait = self.run_marked(loan, u64::MAX)?;
-        // A socket in a sockhash does not report the end by itself.
-        if wait == Wait::Readable && self.backend_ended && self.unread_of_backend()? == 0 {
-            self.to_client.finish();
-            wait = self.run_marked(loan, 0)?;
-        }
-        match wait {
+        match self.run_to_the_end(loan)? {
             Wait::Turn => return Ok(Moved::Turn),
             Wait::Writable | Wait::Ended => return Ok(Moved::Done),
             Wait::Readable => {}
@@ -204,6 +204,19 @@ impl Session {
             }
         }
         Ok(Moved::At(silence))
+    }
+
+    /// Moves what no verdict has seen, to the end where there is one. That of a backend that is out
+    /// of the verdict; and what one sent that had called `shutdown` for reading, which the kernel
+    /// takes out of the maps for it.
+    pub(super) fn run_to_the_end(&mut self, loan: &mut Loan<'_>) -> Result<Wait, CloseReason> {
+        let wait = self.run_marked(loan, u64::MAX)?;
+        // A socket in a sockhash does not report the end by itself.
+        if wait == Wait::Readable && self.backend_ended && self.unread_of_backend()? == 0 {
+            self.to_client.finish();
+            return self.run_marked(loan, 0);
+        }
+        Ok(wait)
     }
 
     /// Leaves it to TCP what the client's socket takes, once the client is seen to read.

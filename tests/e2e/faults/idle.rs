@@ -68,7 +68,7 @@ pub(super) fn idle_sessions(stage: &Stage) -> anyhow::Result<()> {
     let configuration = stand_in.run().join("pgs.toml");
     std::fs::write(
         &configuration,
-        "[tenant_defaults]\nconnections_max = 10000\n",
+        "[limits]\narrivals_max = 64\n[tenant_defaults]\nconnections_max = 10000\n",
     )?;
     let file = configuration.to_string_lossy();
     let arguments = [&arguments[..], &["--config", &file]].concat();

@@ -9,6 +9,7 @@ use super::{encryption, fetch, program, python};
 use crate::process;
 use crate::report::Step;
 use anyhow::{Context, Result};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,10 +46,25 @@ impl Psycopg {
             .context("read the version of psycopg in its source")?;
         let version = version(&text).context("psycopg's source does not say its version")?;
         let driver = format!("psycopg[binary]=={version}");
-        let packages: Vec<&str> = PACKAGES.into_iter().chain([&*driver]).collect();
+        // Its pool is a package of its own, whose source and tests are beside the driver's.
+        let pool = source.join("psycopg_pool");
+        let pool = pool
+            .to_str()
+            .context("the path of the source is no UTF-8")?;
+        let packages: Vec<&str> = PACKAGES.into_iter().chain([&*driver, pool]).collect();
         let python = python::environment(&step, &directory, &packages)?;
         step.done(driver);
         Ok(Self { python, source })
+    }
+}
+
+impl Psycopg {
+    /// With the programs of its environment first: tests start the proxy `pproxy` by its name.
+    fn path(&self) -> Result<OsString> {
+        let programs = self.python.parent().map(Path::to_owned);
+        let others = std::env::var_os("PATH").unwrap_or_default();
+        let all = programs.into_iter().chain(std::env::split_paths(&others));
+        std::env::join_paths(all).context("PATH cannot be extended")
     }
 }
 
@@ -92,8 +108,7 @@ impl Suite for Psycopg {
                    psycopg.__version__, 'with libpq', '%d.%d' % divmod(v, 10000))";
         Ok(Facts {
             client: process::output(Command::new(&self.python).args(["-c", say]))?,
-            tests: "its own, of its source, but for those of its pool, those that are marked slow \
-                    and those that check types"
+            tests: "its own and its pool's, of its source, but for those that check types"
                 .to_owned(),
             notes: vec![
                 source_note(std::env::var_os(SOURCE_VARIABLE).is_some()),
@@ -130,11 +145,12 @@ impl Suite for Psycopg {
         let mut pytest = Command::new(&self.python);
         pytest
             .current_dir(&self.source)
+            .env("PATH", self.path()?)
             .args(["-m", "pytest", "-q", "-rA", "--tb=short"])
-            .args(["--timeout", TEST_SECONDS, "-m", "not mypy and not slow"])
+            .args(["--timeout", TEST_SECONDS, "-m", "not mypy"])
             .arg("-o")
             .arg(format!("cache_dir={}", cache.display()))
-            .args(["--ignore", "tests/pool", "tests"])
+            .arg("tests")
             .args(["--test-dsn", &format!("{server} password={PASSWORD}")]);
         encryption::tell_libpq(&mut pytest, endpoint.root_certificate());
         let text = program::printed(step, &pytest, log, LIMIT)?;
