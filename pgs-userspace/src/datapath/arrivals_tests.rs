@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::direction::Direction;
 use super::handover::CloseReason;
 use super::handover::Handover;
 use super::handover::Lease;
@@ -242,7 +243,8 @@ pub(super) fn small_turns(
             return;
         }
     }
-    panic!("small turns are not redirected");
+    let state = Direction::BOTH.map(|direction| kernel.flows().state(place, direction));
+    panic!("small turns are not redirected: {state:?}");
 }
 
 pub(super) fn expect(from: &mut impl Read, expected: &[u8]) {

@@ -273,6 +273,7 @@ impl Session {
 
     /// After every event: close when over.
     fn settle(&mut self, loan: &mut Loan<'_>) -> Outcome {
+        self.wait_while_lagging(loan.now);
         if let (Path::Kernel(kernel), Some(access)) = (&self.path, loan.kernel.as_deref())
             && access.is_broken(&kernel.enrolment)
         {

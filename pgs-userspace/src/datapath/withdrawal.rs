@@ -303,6 +303,15 @@ impl Session {
         Ok(true)
     }
 
+    /// What waits for its successor may have had its event already: it is looked at without one.
+    /// Where the client does not take what it was sent, its event comes first.
+    pub(super) fn wait_while_lagging(&mut self, now: Instant) {
+        let lags = matches!(self.backend_standing(), Backend::Lagging { .. });
+        if lags && self.to_client.is_flushed() {
+            self.wait_after(Direction::ToClient, &Moved::At(LAG_LOOK_INTERVAL), now);
+        }
+    }
+
     /// Sees to buffers that wait for their successors; all others have been read. What is in the
     /// queue is read by hand when the backend sleeps, and has sent nothing since the last look.
     pub(super) fn move_lagging(&mut self, loan: &mut Loan<'_>) -> Result<Moved, CloseReason> {

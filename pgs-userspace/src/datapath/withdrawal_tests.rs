@@ -79,12 +79,12 @@ pub(super) fn question(handed: &mut Handed, kernel: &KernelPath) {
 }
 
 /// A session, and how often its backend has passed each of these steps.
-fn session(
+fn session<const COUNT: usize>(
     kernel: &KernelPath,
-    steps: [Step; 2],
+    steps: [Step; COUNT],
     mut arrives: impl FnMut(Step, usize, &mut UnixStream) + Send + 'static,
-) -> (Handed, [Arc<AtomicUsize>; 2]) {
-    let counts = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+) -> (Handed, [Arc<AtomicUsize>; COUNT]) {
+    let counts = [(); COUNT].map(|()| Arc::new(AtomicUsize::new(0)));
     let counted = counts.clone();
     let handed = hand_over(kernel, b"", move |now, _, backend| {
         if let Some(at) = steps.iter().position(|step| *step == now) {
@@ -149,6 +149,25 @@ fn what_a_backend_sends_as_it_comes_back_is_not_held_up() {
             question(&mut handed, &kernel);
         }
     }
+}
+
+/// One too early and one just in time: what the second one wakes is the first, and nothing more
+/// comes.
+#[test]
+fn what_a_backend_sends_on_both_sides_of_coming_back_is_not_held_up() {
+    let Some(kernel) = kernel() else { return };
+    let steps = [Step::Withdrawn, Step::Returning, Step::Returned];
+    let (mut handed, [withdrawn, ..]) = session(&kernel, steps, |now, before, end| {
+        if now != Step::Withdrawn && before == 0 {
+            let piece = usize::from(now == Step::Returned);
+            end.write_all(&pattern(piece, 3_000)).unwrap();
+        }
+    });
+    large_turns(&mut handed, 7, &withdrawn);
+    for piece in 0..2 {
+        expect(&mut handed.client, &pattern(piece, 3_000));
+    }
+    question(&mut handed, &kernel);
 }
 
 #[test]

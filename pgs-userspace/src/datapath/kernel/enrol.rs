@@ -79,6 +79,11 @@ impl KernelAccess {
                 self.withdraw(&enrolment);
                 Err(Refused::Contended)
             }
+            Err(refused) if self.has_judged(&enrolment, backend) => {
+                tracing::debug!(%refused, "a backend spoke while its session was not enrolled");
+                self.withdraw(&enrolment);
+                Err(Refused::Contended)
+            }
             Err(refused) => {
                 self.end(&enrolment);
                 Err(refused)

@@ -1,5 +1,6 @@
 //! What the kernel may say no to: the session is then as it was, and the relay has it.
 
+use std::cell::RefCell;
 use std::io::Read as _;
 use std::io::Write as _;
 use std::net::Shutdown;
@@ -97,6 +98,34 @@ fn sockets_that_another_program_has_stay_with_the_relay() {
         assert_eq!(count, 0, "{map}");
     }
     ends.is_relayed();
+}
+
+/// What it says has gone to the client already when the client's own socket is found taken.
+#[test]
+fn a_backend_that_spoke_during_an_enrolment_that_fails_has_no_relay_behind_a_hole() {
+    let (Some(other), Some(ours)) = (kernel(), kernel()) else {
+        return;
+    };
+    let (mut other, mut ours) = (other.access(0, 1).unwrap(), ours.access(0, 1).unwrap());
+    for speaks in [true, false] {
+        let ends = Ends::new();
+        let key = socket::cookie(&ends.router_client).unwrap();
+        let taken = other.sources.insert(key, ends.router_client.as_raw_fd(), 0);
+        taken.unwrap();
+        let mut backend = ends.backend.try_clone().unwrap();
+        ours.between_steps = Some(RefCell::new(Box::new(move |now| {
+            if speaks && now == Step::Silence {
+                backend.write_all(b"unasked").unwrap();
+            }
+        })));
+        let enrolled = ours.enrol(&ends.router_client, &ends.router_backend, 0);
+        match (speaks, enrolled) {
+            (true, Err(Refused::Contended)) => {}
+            (false, Err(Refused::Failed(why))) => assert!(why.contains("SOURCES, the client")),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(ours.sources.keys().count(), 0);
+    }
 }
 
 #[test]

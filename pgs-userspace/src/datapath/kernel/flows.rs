@@ -245,11 +245,23 @@ impl FlowTable {
         self.orders(place, direction).mode.load(Acquire) == KERNEL
     }
 
-    /// Says that so many of the diverted bytes are written to the target.
+    /// The mode, bytes diverted and forwarded, and of the present turn: for a test that fails.
+    #[cfg(test)]
+    pub(in crate::datapath) fn state(&self, place: Place, direction: Direction) -> [u64; 4] {
+        let (orders, record) = (self.orders(place, direction), self.record(place, direction));
+        [
+            u64::from(orders.mode.load(SeqCst)),
+            record.diverted.load(SeqCst),
+            orders.forwarded.load(SeqCst),
+            u64::from(record.turn_bytes.load(SeqCst)),
+        ]
+    }
+
+    /// Says that so many of the diverted bytes are written to the target. Before the next look at
+    /// [`Self::unreceived`], on every processor: the verdict counts first and looks at this
+    /// afterwards, and one of the two has to see the other, or nobody tells of what comes now.
     pub(super) fn publish_forwarded(&self, place: Place, direction: Direction, bytes: u64) {
-        self.orders(place, direction)
-            .forwarded
-            .store(bytes, Release);
+        self.orders(place, direction).forwarded.store(bytes, SeqCst);
     }
 
     /// Says that the router holds nothing any more. Only after [`Self::publish_forwarded`]: a

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use proptest::test_runner::TestError;
 
+use super::place::Look;
 use super::place::Unreceived;
 use search::search;
 
@@ -45,6 +46,8 @@ enum Rule {
     DivertedFirst,
     /// A backend that is back is redirected only when no byte waits for its successor.
     Lag,
+    /// While a run is just about to begin, the router reads nothing.
+    AtRest,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +59,8 @@ enum Step {
     Wake {
         large: bool,
     },
+    /// The verdict goes on where it was interrupted.
+    GoOn,
     /// The router looks whether the backend can send.
     LookWhetherFull,
     LookWhetherAsleep,
@@ -112,6 +117,8 @@ struct Flow {
     // the verdict, or the router itself.
     queue: VecDeque<u32>,
     wakes_verdict: Option<bool>,
+    // That of a verdict which has written a run's start, and not yet its number.
+    interrupted: Option<u32>,
     // How the router has the backend stand.
     standing: Standing,
     seen_full: bool,
@@ -128,6 +135,7 @@ impl Flow {
     fn take(&mut self, step: Step) {
         match step {
             Step::Make => self.make(),
+            Step::GoOn => self.go_on(),
             Step::Wake { large } => self.wake(large),
             Step::Work => self.at_target.extend(self.at_worker.pop_front()),
             Step::WorkAside if self.aside.len() < ASIDE => {
@@ -139,7 +147,7 @@ impl Flow {
             }
             Step::LookWhetherAsleep => {
                 let full = self.seen_full || !self.holds(Rule::Full);
-                let asleep = self.wakes_verdict.is_none() || !self.holds(Rule::Asleep);
+                let asleep = self.is_asleep() || !self.holds(Rule::Asleep);
                 let aside =
                     self.in_hand.is_empty() && matches!(self.unreceived(), Unreceived::Aside(_));
                 let judged = self.diverted + self.redirected;
@@ -160,6 +168,10 @@ impl Flow {
         }
     }
 
+    fn is_asleep(&self) -> bool {
+        self.wakes_verdict.is_none() && self.interrupted.is_none()
+    }
+
     /// What waits for the private socket is charged to the backend, and what it has just made.
     fn is_full(&self) -> bool {
         let made = usize::from(self.wakes_verdict.is_some());
@@ -167,6 +179,7 @@ impl Flow {
     }
 
     fn make(&mut self) {
+        self.go_on();
         let full = self.before_aside.len().max(self.queue.len()) >= SEND_BUFFER;
         if self.wakes_verdict.is_some() || full {
             return;
@@ -177,6 +190,7 @@ impl Flow {
     }
 
     fn wake(&mut self, large: bool) {
+        self.go_on();
         if self.wakes_verdict.take() != Some(true) {
             // The router reads it; or, where the verdict is there again meanwhile, it waits for
             // its successor.
@@ -200,16 +214,39 @@ impl Flow {
             self.redirected += 1;
             return;
         }
-        if self.takes_source() {
-            self.at_source.push_back(byte);
+        if self.ends_run() {
+            self.run_starts[(self.run & 1 ^ 1) as usize] = self.diverted;
+            self.interrupted = Some(byte);
         } else {
-            self.before_aside.push_back(byte);
+            self.divert(byte);
+        }
+    }
+
+    fn go_on(&mut self) {
+        if let Some(byte) = self.interrupted.take() {
+            self.run += 1;
+            self.divert(byte);
+        }
+    }
+
+    fn divert(&mut self, byte: u32) {
+        match self.run & 1 {
+            0 => self.at_source.push_back(byte),
+            _ => self.before_aside.push_back(byte),
         }
         self.diverted += 1;
     }
 
     fn unreceived(&self) -> Unreceived {
-        Unreceived::of(self.run, self.run_starts, self.diverted, self.received)
+        if !self.holds(Rule::AtRest) {
+            return Unreceived::of(self.run, self.run_starts, self.diverted, self.received);
+        }
+        Unreceived::at_rest(self.received, || Look {
+            run: self.run,
+            run_starts: self.run_starts,
+            diverted: self.diverted,
+            run_behind: self.run,
+        })
     }
 
     fn come_back(&mut self) {
@@ -224,7 +261,7 @@ impl Flow {
     }
 
     fn see_to_lag(&mut self) {
-        let still = self.wakes_verdict.is_none() && self.in_hand.is_empty();
+        let still = self.is_asleep() && self.in_hand.is_empty();
         if self.standing != Standing::Returning
             || !still
             || self.unreceived() != Unreceived::Nothing
@@ -238,20 +275,13 @@ impl Flow {
         }
     }
 
-    fn takes_source(&mut self) -> bool {
+    fn ends_run(&self) -> bool {
         let outstanding = self.diverted.saturating_sub(self.forwarded);
-        let by_source = self.run & 1 == 0;
-        let changes = if by_source {
-            outstanding > HELD
-        } else {
-            let consumed = self.forwarded >= self.run_starts[1] || !self.holds(Rule::ThreeRuns);
-            outstanding <= HELD / 4 + HELD && consumed
-        };
-        if changes {
-            self.run += 1;
-            self.run_starts[(self.run & 1) as usize] = self.diverted;
+        if self.run & 1 == 0 {
+            return outstanding > HELD;
         }
-        by_source != changes
+        let consumed = self.forwarded >= self.run_starts[1] || !self.holds(Rule::ThreeRuns);
+        outstanding <= HELD / 4 + HELD && consumed
     }
 
     fn read(&mut self, most: usize) {
@@ -309,6 +339,7 @@ impl Flow {
         for _ in 0..2 * everything + 2 {
             for step in [
                 Step::Wake { large: false },
+                Step::GoOn,
                 Step::Work,
                 Step::WorkAside,
                 Step::Withdraw,
@@ -340,6 +371,7 @@ fn every_rule_is_needed() {
         Rule::Unjudged,
         Rule::DivertedFirst,
         Rule::Lag,
+        Rule::AtRest,
     ] {
         let found = search(Some(rule));
         assert!(

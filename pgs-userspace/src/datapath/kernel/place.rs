@@ -52,7 +52,7 @@ impl Unreceived {
     pub(super) fn at_rest(received: u64, mut look: impl FnMut() -> Look) -> Self {
         for _ in 0..RUN_LOOKS_MAX {
             let look = look();
-            if look.run_behind == look.run {
+            if look.is_at_rest() {
                 return Self::of(look.run, look.run_starts, look.diverted, received);
             }
         }
@@ -88,6 +88,21 @@ pub(super) struct Look {
     pub(super) run_behind: u32,
 }
 
+impl Look {
+    /// Whether no run began meanwhile, nor is just about to: the program writes its start, in the
+    /// place of that of the run before the last one, and then its number. Each run has a byte, so
+    /// the present one begins behind the last one in any other moment.
+    fn is_at_rest(&self) -> bool {
+        let [even, odd] = self.run_starts;
+        let in_order = match (self.run, self.run & 1) {
+            (0, _) => true,
+            (_, 0) => even > odd,
+            (_, _) => odd > even,
+        };
+        self.run_behind == self.run && in_order
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +125,23 @@ mod tests {
         assert_eq!(after(RUN_LOOKS_MAX), Unreceived::AtSource(7));
         assert_eq!(after(RUN_LOOKS_MAX + 1), Unreceived::UNSETTLED);
         assert_ne!(Unreceived::UNSETTLED, Unreceived::Nothing);
+    }
+
+    #[test]
+    fn counts_of_a_run_that_is_just_about_to_begin_are_not_at_rest() {
+        let found = |run, run_starts| {
+            Unreceived::at_rest(15, || Look {
+                run,
+                run_starts,
+                diverted: 30,
+                run_behind: run,
+            })
+        };
+        // The rest of the first run by the private socket comes before what follows by the source.
+        assert_eq!(found(2, [20, 10]), Unreceived::Aside(5));
+        assert_eq!(found(2, [20, 30]), Unreceived::UNSETTLED);
+        assert_eq!(found(1, [30, 10]), Unreceived::UNSETTLED);
+        assert_eq!(found(0, [0, 30]), Unreceived::AtSource(15));
     }
 
     #[test]

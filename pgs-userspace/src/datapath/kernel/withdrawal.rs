@@ -128,6 +128,15 @@ impl KernelAccess {
         self.is_back(enrolment, backend)
     }
 
+    /// Whether a backend has spoken to the verdict of an enrolment that failed behind that, seen
+    /// when no verdict runs for it any more. The relay could only go on behind a hole.
+    pub(super) fn has_judged(&mut self, enrolment: &Enrolment, backend: &UnixStream) -> bool {
+        drop(self.sources.remove(&enrolment.cookies.backend));
+        let judged = self.flows.judged(enrolment.place, Direction::ToClient);
+        let dropped = socket::dropped_buffers(backend);
+        judged != 0 || !matches!(dropped, Ok(0))
+    }
+
     /// Whether the kernel has taken a backend out of every map by itself, and purged what came by
     /// the source and was not read: `unix_shutdown` of `net/unix/af_unix.c` has it do so where the
     /// other end calls `shutdown`. Closing does not.

@@ -20,6 +20,7 @@ fn step() -> impl Strategy<Value = Vec<Step>> {
         2 => (5_usize..14).prop_map(burst),
         1 => Just(vec![Make]),
         1 => any::<bool>().prop_map(|large| vec![Wake { large }]),
+        1 => Just(vec![GoOn]),
         2 => Just(vec![Work]),
         2 => Just(vec![WorkAside]),
         2 => (1_usize..6).prop_map(|most| vec![Read { most }, Write { most }]),
