@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -126,6 +127,23 @@ fn a_silent_backend_comes_back_without_being_asked() {
     question(&mut handed, &kernel);
 }
 
+/// A thread of the backend's, which sleeps when it has sent: what the worker itself sent would seem
+/// to come from a backend that is awake whenever it looks.
+fn speaker() -> impl FnMut(&UnixStream, Vec<u8>) + Send + 'static {
+    let (send, to_send) = sync_channel::<(UnixStream, Vec<u8>)>(0);
+    let (tell, sent) = sync_channel(0);
+    thread::spawn(move || {
+        for (mut end, bytes) in to_send {
+            end.write_all(&bytes).unwrap();
+            tell.send(()).unwrap();
+        }
+    });
+    move |end, bytes| {
+        send.send((end.try_clone().unwrap(), bytes)).unwrap();
+        sent.recv().unwrap();
+    }
+}
+
 /// Too early for the verdict, or just in time: what is sent as it comes back keeps its place, and
 /// nothing waits for a successor that may never come.
 #[test]
@@ -133,12 +151,13 @@ fn what_a_backend_sends_as_it_comes_back_is_not_held_up() {
     let Some(kernel) = kernel() else { return };
     for step in [Step::Returning, Step::Returned] {
         for pieces in [1, 2, 5] {
+            let mut speak = speaker();
             let (mut handed, [withdrawn, _]) =
                 session(&kernel, [Step::Withdrawn, step], move |now, before, end| {
                     // The first time only: it may come back once more for the small turns.
                     if now == step && before == 0 {
                         for piece in 0..pieces {
-                            end.write_all(&pattern(piece, 3_000)).unwrap();
+                            speak(end, pattern(piece, 3_000));
                         }
                     }
                 });
@@ -157,10 +176,10 @@ fn what_a_backend_sends_as_it_comes_back_is_not_held_up() {
 fn what_a_backend_sends_on_both_sides_of_coming_back_is_not_held_up() {
     let Some(kernel) = kernel() else { return };
     let steps = [Step::Withdrawn, Step::Returning, Step::Returned];
-    let (mut handed, [withdrawn, ..]) = session(&kernel, steps, |now, before, end| {
+    let mut speak = speaker();
+    let (mut handed, [withdrawn, ..]) = session(&kernel, steps, move |now, before, end| {
         if now != Step::Withdrawn && before == 0 {
-            let piece = usize::from(now == Step::Returned);
-            end.write_all(&pattern(piece, 3_000)).unwrap();
+            speak(end, pattern(usize::from(now == Step::Returned), 3_000));
         }
     });
     large_turns(&mut handed, 7, &withdrawn);
