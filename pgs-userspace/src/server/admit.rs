@@ -14,6 +14,7 @@ use super::tls_policy::Shown;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::startup::StartupMessage;
 use crate::tenant::id::TenantId;
+use crate::tenant::route::Destination;
 use crate::tenant::route::Route;
 
 /// A tenant's superuser; it logs in only from inside its container.
@@ -21,6 +22,9 @@ const INTERNAL_ROLE: &[u8] = b"postgres";
 
 /// What a client has that may log in.
 type Admitted = (Route, SessionLease, Option<Attempt>);
+
+/// A place among the logins under way at that tenant.
+type LoginPlace = (TenantId, ArrivalPlace);
 
 /// Why not, and at which tenant, where there is one.
 type NotAdmitted = (Refusal, Option<TenantId>);
@@ -30,12 +34,15 @@ impl<C: ClientStream> Connection<'_, C> {
     /// those before to end.
     pub(super) async fn admit(&self, message: &StartupMessage) -> Result<Admitted, Refusal> {
         let Self { door, address, .. } = self;
-        let admitted = match self.admit_now(message, None) {
+        let admitted = match self.admit_now(message, None).await {
             Err((Refusal::TooManyLoginsUnderWay, Some(tenant))) => {
                 let login = door.admission.next_login_place(address.ip(), &tenant);
                 match login.await {
                     // From the start: its access may be off by now.
-                    Ok(login) => self.admit_now(message, login),
+                    Ok(login) => {
+                        let login = login.map(|place| (tenant, place));
+                        self.admit_now(message, login).await
+                    }
                     Err(refusal) => Err((refusal, Some(tenant))),
                 }
             }
@@ -50,11 +57,11 @@ impl<C: ClientStream> Connection<'_, C> {
         })
     }
 
-    /// `login`: its place among the logins under way, where it has one already.
-    fn admit_now(
+    /// `login`: its place among the logins under way, where it has waited for one.
+    async fn admit_now(
         &self,
         message: &StartupMessage,
-        login: Option<ArrivalPlace>,
+        login: Option<LoginPlace>,
     ) -> Result<Admitted, NotAdmitted> {
         let Self { door, address, .. } = self;
         let (user, database) = (lossy(message.user()), lossy(message.database()));
@@ -72,37 +79,42 @@ impl<C: ClientStream> Connection<'_, C> {
             server_name: self.client.server_name(),
             pinned: self.pinned.as_ref(),
         };
-        let route = door.route(&self.rules, hints, message).map_err(|error| {
+        let routed = door.route(&self.rules, hints, message, address.ip()).await;
+        let destination = routed.map_err(|error| {
             strangers::registry_failed(&error);
             nowhere(Refusal::RouterFault)
         })?;
+        // That may have taken a moment.
+        if door.is_draining() {
+            return Err(nowhere(Refusal::Draining));
+        }
         let no_access = Refusal::NoAccess {
             user,
             database,
             address: address.ip().to_canonical().to_string(),
         };
-        let tenant = route.as_ref().map(|route| route.tenant.clone());
-        self.admit_to(route, no_access, message, login)
+        let tenant = destination.id().cloned();
+        self.admit_to(destination, no_access, message, login)
             .map_err(|refusal| (refusal, tenant))
     }
 
     /// The same, once it is known who is meant.
     fn admit_to(
         &self,
-        route: Option<Route>,
+        destination: Destination,
         no_access: Refusal,
         message: &StartupMessage,
-        login: Option<ArrivalPlace>,
+        login: Option<LoginPlace>,
     ) -> Result<Admitted, Refusal> {
         let Self { door, address, .. } = self;
-        let route = door.let_in(route, *address, no_access)?;
+        let route = door.let_in(destination, *address, no_access)?;
         let Route {
             tenant, settings, ..
         } = &route;
         // Before anything is charged: it may have to wait for it, and to ask again.
         let login = match login {
-            Some(login) => Some(login),
-            None => door.admission.login_place(address.ip(), tenant)?,
+            Some((of, place)) if of == *tenant => Some(place),
+            _ => door.admission.login_place(address.ip(), tenant)?,
         };
         let attempt = door.admission.begin_login(address.ip(), tenant, settings)?;
         let shown = Shown {

@@ -1,7 +1,6 @@
 //! Whom the front door lets in: from where, and how often.
 
 use std::io::Read as _;
-use std::net::IpAddr;
 use std::net::SocketAddr;
 
 use socket2::SockRef;
@@ -24,9 +23,8 @@ use crate::protocol::cancel::CancelRequest;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::sqlstate::SqlState;
 use crate::tenant::id::TenantId;
-use crate::tenant::route::Access;
+use crate::tenant::route::Destination;
 use crate::tenant::route::Route;
-use crate::tenant::settings::TenantSettings;
 
 /// Held by a connection that has not said yet what it wants: its places in all, and of its address.
 #[derive(Debug)]
@@ -136,7 +134,7 @@ impl FrontDoor {
             return;
         }
         let may = |tenant: &TenantId| match self.routes.settings(tenant) {
-            Ok(settings) => is_allowed(&settings, address.ip()),
+            Ok(settings) => settings.allows(address.ip()),
             Err(error) => {
                 strangers::registry_failed(&error);
                 false
@@ -153,35 +151,25 @@ impl FrontDoor {
     /// knows more.
     pub(super) fn let_in(
         &self,
-        route: Option<Route>,
+        destination: Destination,
         address: SocketAddr,
         no_access: Refusal,
     ) -> Result<Route, Refusal> {
-        let why_not = match &route {
-            None => "there is no such tenant",
-            Some(route) if route.access != Access::Enabled => "its access is disabled",
-            Some(route) if !is_allowed(&route.settings, address.ip()) => {
-                "it does not allow the address"
-            }
-            Some(_) => "",
+        let why_not = match destination {
+            Destination::Tenant(route) => return Ok(route),
+            Destination::KeptOut(kept_out) => kept_out.why.text(),
+            Destination::Unknown => "there is no such tenant",
         };
-        route.filter(|_| why_not.is_empty()).ok_or_else(|| {
-            if strangers::log_has_room("kept_out") {
-                let what = no_access
-                    .error_response()
-                    .message
-                    .escape_debug()
-                    .to_string();
-                tracing::info!(%address, what, why_not, "kept out");
-            }
-            no_access
-        })
+        if strangers::log_has_room("kept_out") {
+            let what = no_access
+                .error_response()
+                .message
+                .escape_debug()
+                .to_string();
+            tracing::info!(%address, what, why_not, "kept out");
+        }
+        Err(no_access)
     }
-}
-
-/// Whether a tenant lets clients of that address in.
-pub(super) fn is_allowed(settings: &TenantSettings, address: IpAddr) -> bool {
-    settings.allow.is_empty() || settings.allow.contain(address)
 }
 
 /// What a client is told whose login is ended from outside.

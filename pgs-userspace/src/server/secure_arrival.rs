@@ -17,7 +17,6 @@ use super::connection::FrontDoor;
 use super::connection::late;
 use super::counters::Counters;
 use super::encryption::ClientCertificateRequest;
-use super::entrance::is_allowed;
 use super::lease::SessionLease;
 use super::live::Rules;
 use super::negotiation::TlsRequest;
@@ -32,7 +31,6 @@ use crate::config::limits::CLIENT_HELLO_READ_BYTES;
 use crate::config::limits::SERVER_NAME_ANSWER_DELAY;
 use crate::protocol::refusal::Refusal;
 use crate::tenant::id::TenantId;
-use crate::tenant::route::Access;
 use crate::tenant::route::Route;
 use crate::tenant::settings::TlsPolicy;
 use crate::tenant::tls_wishes::TlsWishes;
@@ -117,19 +115,16 @@ impl Arrival<'_> {
             return TlsEnd::Here(None);
         };
         let asked = Instant::now();
-        let route = match self.door.routes.find(label, label) {
-            Ok(route) => route,
+        let found = self.door.routes.find(label, label, self.address.ip());
+        let destination = match found {
+            Ok(destination) => destination,
             Err(error) => {
                 strangers::registry_failed(&error);
                 return TlsEnd::Here(Some(Refusal::RouterFault));
             }
         };
-        let passes = |route: &Route| {
-            route.access == Access::Enabled
-                && is_allowed(&route.settings, self.address.ip())
-                && route.settings.tls == TlsPolicy::Passthrough
-        };
-        let Some(route) = route.filter(passes) else {
+        let passes = |route: &Route| route.settings.tls == TlsPolicy::Passthrough;
+        let Some(route) = destination.tenant().filter(passes) else {
             // Also where nobody's TLS passes through: what the look-up took shows by itself.
             let at = asked + SERVER_NAME_ANSWER_DELAY;
             self.door.punctual.sleep_until(at).await;

@@ -3,7 +3,6 @@
 
 use super::*;
 use crate::tenant::id::TenantId;
-use crate::tenant::record::Access;
 use crate::tenant::settings::TenantSettings;
 use crate::tls::self_signed;
 
@@ -21,7 +20,6 @@ const ENCRYPTED: Shown<'static> = Shown {
 fn route(settings: TenantSettings) -> Route {
     Route {
         tenant: TenantId::parse("acme").unwrap(),
-        access: Access::Enabled,
         socket_directory: "/nonexistent".into(),
         settings,
     }

@@ -1,5 +1,6 @@
 //! Which tenant a startup packet is for, asked once per connection.
 
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -9,12 +10,11 @@ use std::sync::PoisonError;
 use std::sync::RwLock;
 
 use rusqlite::Connection;
-use rusqlite::OptionalExtension;
 
 use crate::config::directories::Directories;
 use crate::config::limits::ROUTE_READERS_IDLE_MAX;
 use crate::tenant::id::TenantId;
-pub use crate::tenant::record::Access;
+use crate::tenant::record::Access;
 use crate::tenant::registry::RegistryError;
 use crate::tenant::registry::tenant_id;
 use crate::tenant::schema;
@@ -23,17 +23,82 @@ use crate::tenant::stored_settings::resolve;
 use crate::tenant::stored_settings::stored;
 use crate::tenant::tls_wishes::Remembered;
 
-/// Where a connection goes.
+/// Where a startup packet leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// To this one, the first named that lets the client in.
+    Tenant(Route),
+    /// To none. This one was named first, and keeps the client out.
+    KeptOut(KeptOut),
+    /// To none: there is no tenant of these names.
+    Unknown,
+}
+
+impl Destination {
+    /// The one that lets the client in.
+    pub fn tenant(self) -> Option<Route> {
+        match self {
+            Self::Tenant(route) => Some(route),
+            Self::KeptOut(_) | Self::Unknown => None,
+        }
+    }
+
+    /// Whose it is, for the operator: whoever is kept out is not told.
+    pub fn id(&self) -> Option<&TenantId> {
+        match self {
+            Self::Tenant(route) => Some(&route.tenant),
+            Self::KeptOut(kept_out) => Some(&kept_out.tenant),
+            Self::Unknown => None,
+        }
+    }
+
+    /// What was named later counts where this leads to no tenant. Of two that keep the client out
+    /// the first is the one that it is about.
+    #[must_use]
+    pub fn or(self, later: Self) -> Self {
+        match (self, later) {
+            (Self::Unknown, later) | (Self::KeptOut(_), later @ Self::Tenant(_)) => later,
+            (first, _) => first,
+        }
+    }
+}
+
+/// A tenant that does not let a client in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptOut {
+    /// Which one.
+    pub tenant: TenantId,
+    /// For the operator's log.
+    pub why: WhyKeptOut,
+}
+
+/// Why a tenant does not let a client in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhyKeptOut {
+    /// It lets in nobody.
+    Disabled,
+    /// It lets in others.
+    AddressNotAllowed,
+}
+
+impl WhyKeptOut {
+    /// In words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Disabled => "its access is disabled",
+            Self::AddressNotAllowed => "it does not allow the address",
+        }
+    }
+}
+
+/// A tenant that lets a client in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Whose server.
     pub tenant: TenantId,
-    /// Whether clients may log in.
-    pub access: Access,
     /// Directory of the server's Unix socket on the host.
     pub socket_directory: PathBuf,
-    /// What holds for its clients. Nothing but the defaults where access is off: whoever is refused
-    /// must not see by the time that it takes that there is such a tenant.
+    /// What holds for its clients.
     pub settings: TenantSettings,
 }
 
@@ -99,14 +164,22 @@ impl RouteTable {
         Arc::clone(&self.defaults.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The tenant called like the user, else the tenant called like the database. A tenant that is
-    /// being created or removed has no route.
+    /// The tenant called like the user, else the tenant called like the database, of those that
+    /// let a client of that address in. A tenant that is being created or removed has no route.
+    ///
+    /// One that keeps the client out must not stand before another: by the other's answer anybody
+    /// could see that there is such a tenant.
     ///
     /// # Errors
     /// The registry cannot be read.
-    pub fn find(&self, user: &str, database: &str) -> Result<Option<Route>, RegistryError> {
+    pub fn find(
+        &self,
+        user: &str,
+        database: &str,
+        client: IpAddr,
+    ) -> Result<Destination, RegistryError> {
         let reader = self.take()?;
-        let found = self.look_up(&reader, user, database)?;
+        let found = self.look_up(&reader, user, database, client)?;
         self.put_back(reader);
         Ok(found)
     }
@@ -144,20 +217,39 @@ impl RouteTable {
         reader: &Reader,
         user: &str,
         database: &str,
-    ) -> Result<Option<Route>, RegistryError> {
-        let found = reader.find(user, database);
-        let found = found.map_err(RegistryError::query(&self.registry, "SELECT"))?;
-        let Some((tenant, access)) = found else {
-            return Ok(None);
-        };
-        let settings = match access {
-            Access::Disabled => TenantSettings::clone(&self.defaults()),
-            Access::Enabled => self.settings_of(reader, &tenant)?,
-        };
+        client: IpAddr,
+    ) -> Result<Destination, RegistryError> {
+        let named = reader.find(user, database);
+        let named = named.map_err(RegistryError::query(&self.registry, "SELECT"))?;
+        let mut destination = Destination::Unknown;
+        for (tenant, access) in named {
+            let one = self.one(reader, tenant, access, client)?;
+            destination = destination.or(one);
+            if matches!(destination, Destination::Tenant(_)) {
+                break;
+            }
+        }
+        Ok(destination)
+    }
+
+    fn one(
+        &self,
+        reader: &Reader,
+        tenant: TenantId,
+        access: Access,
+        client: IpAddr,
+    ) -> Result<Destination, RegistryError> {
+        let kept_out = |tenant, why| Ok(Destination::KeptOut(KeptOut { tenant, why }));
+        if access == Access::Disabled {
+            return kept_out(tenant, WhyKeptOut::Disabled);
+        }
+        let settings = self.settings_of(reader, &tenant)?;
+        if !settings.allows(client) {
+            return kept_out(tenant, WhyKeptOut::AddressNotAllowed);
+        }
         let socket_directory = self.directories.socket_directory(&tenant);
-        Ok(Some(Route {
+        Ok(Destination::Tenant(Route {
             tenant,
-            access,
             socket_directory,
             settings,
         }))
@@ -198,14 +290,14 @@ impl RouteTable {
 }
 
 impl Reader {
-    fn find(&self, user: &str, database: &str) -> rusqlite::Result<Option<(TenantId, Access)>> {
+    /// Those there are, the user's first.
+    fn find(&self, user: &str, database: &str) -> rusqlite::Result<Vec<(TenantId, Access)>> {
         let mut statement = self.connection.prepare_cached(
             "SELECT id, access FROM tenant WHERE id IN (?1, ?2) AND lifecycle = 'ready'
-             ORDER BY id = ?1 DESC LIMIT 1",
+             ORDER BY id = ?1 DESC",
         )?;
-        statement
-            .query_row([user, database], |row| Ok((tenant_id(row)?, row.get(1)?)))
-            .optional()
+        let found = statement.query_map([user, database], |row| Ok((tenant_id(row)?, row.get(1)?)));
+        found?.collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The routes, against a registry that other connections change.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -31,8 +32,23 @@ fn add(registry: &Registry, name: &str, access: Access) -> TenantId {
     id
 }
 
-fn names(route: Option<Route>) -> Option<String> {
-    route.map(|route| route.tenant.to_string())
+/// Whoever asks.
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+/// Which tenant lets the client in.
+fn names(found: Destination) -> Option<String> {
+    found.tenant().map(|route| route.tenant.to_string())
+}
+
+fn kept_out(tenant: &TenantId, why: WhyKeptOut) -> Destination {
+    let tenant = tenant.clone();
+    Destination::KeptOut(KeptOut { tenant, why })
+}
+
+fn set(registry: &Registry, tenant: &TenantId, name: &str, value: &str) {
+    let mut change = SettingsChange::default();
+    change.set(name, value).unwrap();
+    assert!(registry.change_settings(tenant, &change).unwrap());
 }
 
 #[test]
@@ -40,27 +56,25 @@ fn the_user_counts_before_the_database() {
     let (_root, directories) = fixture();
     let registry = Registry::open(&directories).unwrap();
     add(&registry, "acme", Access::Enabled);
-    add(&registry, "bob", Access::Disabled);
+    add(&registry, "bob", Access::Enabled);
     let table = RouteTable::open(&directories, TenantSettings::default()).unwrap();
-    let route = table.find("bob", "acme").unwrap().unwrap();
-    assert_eq!(
-        (route.tenant.as_str(), route.access),
-        ("bob", Access::Disabled)
-    );
+    let route = table.find("bob", "acme", CLIENT).unwrap().tenant();
+    let route = route.unwrap();
+    assert_eq!(route.tenant.as_str(), "bob");
     assert_eq!(
         route.socket_directory,
         directories.state().join("sockets/bob")
     );
     assert_eq!(
-        names(table.find("acme", "bob").unwrap()).as_deref(),
+        names(table.find("acme", "bob", CLIENT).unwrap()).as_deref(),
         Some("acme")
     );
     assert_eq!(
-        names(table.find("reader", "acme").unwrap()).as_deref(),
+        names(table.find("reader", "acme", CLIENT).unwrap()).as_deref(),
         Some("acme")
     );
     assert_eq!(
-        names(table.find("acme", "").unwrap()).as_deref(),
+        names(table.find("acme", "", CLIENT).unwrap()).as_deref(),
         Some("acme")
     );
     for (user, database) in [
@@ -69,7 +83,8 @@ fn the_user_counts_before_the_database() {
         ("acme\0", "x"),
         ("' OR 1=1 --", "%"),
     ] {
-        assert_eq!(table.find(user, database).unwrap(), None);
+        let found = table.find(user, database, CLIENT).unwrap();
+        assert_eq!(found, Destination::Unknown);
     }
 }
 
@@ -77,20 +92,81 @@ fn the_user_counts_before_the_database() {
 fn a_change_by_another_connection_counts_at_the_next_call() {
     let (_root, directories) = fixture();
     let table = RouteTable::open(&directories, TenantSettings::default()).unwrap();
-    assert_eq!(table.find("acme", "acme").unwrap(), None);
+    let found = || table.find("acme", "acme", CLIENT).unwrap();
+    assert_eq!(found(), Destination::Unknown);
     let registry = Registry::open(&directories).unwrap();
     let acme = add(&registry, "acme", Access::Disabled);
-    let access = || {
-        table
-            .find("acme", "acme")
-            .unwrap()
-            .map(|route| route.access)
-    };
-    assert_eq!(access(), Some(Access::Disabled));
+    assert_eq!(found(), kept_out(&acme, WhyKeptOut::Disabled));
     registry.change_access(&acme, Access::Enabled).unwrap();
-    assert_eq!(access(), Some(Access::Enabled));
+    assert_eq!(names(found()).as_deref(), Some("acme"));
     registry.begin_remove(&acme, VolumeFate::Delete).unwrap();
-    assert_eq!(access(), None, "a tenant on its way out has no route");
+    let gone = Destination::Unknown;
+    assert_eq!(found(), gone, "a tenant on its way out has no route");
+}
+
+#[test]
+fn who_keeps_the_client_out_stands_before_nobody() {
+    let (_root, directories) = fixture();
+    let registry = Registry::open(&directories).unwrap();
+    let open = add(&registry, "open", Access::Enabled);
+    set(&registry, &open, "allow", "192.0.2.0/24");
+    let closed = add(&registry, "closed", Access::Disabled);
+    let fenced = add(&registry, "fenced", Access::Enabled);
+    set(&registry, &fenced, "allow", "198.51.100.0/24");
+    let table = RouteTable::open(&directories, TenantSettings::default()).unwrap();
+    let find = |user, database| table.find(user, database, CLIENT).unwrap();
+    let of_unknown = find("absent", "open");
+    assert_eq!(names(of_unknown.clone()).as_deref(), Some("open"));
+    let keep_out = [
+        ("closed", &closed, WhyKeptOut::Disabled),
+        ("fenced", &fenced, WhyKeptOut::AddressNotAllowed),
+    ];
+    for (name, id, why) in keep_out {
+        assert_eq!(find(name, "open"), of_unknown, "{name}");
+        assert_eq!(find("open", name), of_unknown, "{name}");
+        // The operator's log is about the one that was named first.
+        for (user, database) in [(name, "x"), ("x", name), (name, name)] {
+            assert_eq!(find(user, database), kept_out(id, why));
+        }
+    }
+    let first = kept_out(&closed, WhyKeptOut::Disabled);
+    assert_eq!(find("closed", "fenced"), first);
+    // To a client that it lets in, it is what it would be to everybody.
+    let client = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
+    let found = table.find("fenced", "open", client).unwrap();
+    assert_eq!(names(found).as_deref(), Some("fenced"));
+    let found = table.find("open", "x", client).unwrap();
+    assert_eq!(found, kept_out(&open, WhyKeptOut::AddressNotAllowed));
+}
+
+#[test]
+fn what_is_named_later_counts_where_the_first_leads_nowhere() {
+    let id = |name| TenantId::parse(name).unwrap();
+    let tenant = |name| {
+        Destination::Tenant(Route {
+            tenant: id(name),
+            socket_directory: PathBuf::new(),
+            settings: TenantSettings::default(),
+        })
+    };
+    let out = |name| kept_out(&id(name), WhyKeptOut::Disabled);
+    let unknown = || Destination::Unknown;
+    for (first, later, found) in [
+        (tenant("a"), tenant("b"), tenant("a")),
+        (tenant("a"), unknown(), tenant("a")),
+        (out("a"), tenant("b"), tenant("b")),
+        (out("a"), out("b"), out("a")),
+        (out("a"), unknown(), out("a")),
+        (unknown(), tenant("b"), tenant("b")),
+        (unknown(), out("b"), out("b")),
+        (unknown(), unknown(), unknown()),
+    ] {
+        assert_eq!(
+            first.clone().or(later.clone()),
+            found,
+            "{first:?} {later:?}"
+        );
+    }
 }
 
 #[test]
@@ -103,11 +179,10 @@ fn settings_come_with_the_route_on_top_of_the_defaults() {
         ..TenantSettings::default()
     };
     let table = RouteTable::open(&directories, defaults.clone()).unwrap();
-    let settings = || table.find("acme", "x").map(|route| route.unwrap().settings);
+    let found = || table.find("acme", "x", CLIENT);
+    let settings = || found().map(|found| found.tenant().unwrap().settings);
     assert_eq!(settings().unwrap(), defaults);
-    let mut change = SettingsChange::default();
-    change.set("connections_max", "3").unwrap();
-    assert!(registry.change_settings(&acme, &change).unwrap());
+    set(&registry, &acme, "connections_max", "3");
     let found = settings().unwrap();
     assert_eq!((found.connections_max, found.connection_burst), (3, 7));
     Connection::open(directories.registry())
@@ -125,7 +200,7 @@ fn a_replaced_registry_is_noticed() {
     add(&registry, "old", Access::Enabled);
     drop(registry);
     let table = RouteTable::open(&directories, TenantSettings::default()).unwrap();
-    assert!(table.find("old", "x").unwrap().is_some());
+    assert!(table.find("old", "x", CLIENT).unwrap().tenant().is_some());
     drop(table.take().unwrap());
     for suffix in ["", "-wal", "-shm"] {
         let file = format!("registry.sqlite{suffix}");
@@ -134,15 +209,16 @@ fn a_replaced_registry_is_noticed() {
             std::fs::remove_file(path).unwrap();
         }
     }
-    assert!(table.find("old", "x").is_err(), "the file is gone");
+    assert!(table.find("old", "x", CLIENT).is_err(), "the file is gone");
     add(
         &Registry::open(&directories).unwrap(),
         "new",
         Access::Enabled,
     );
-    assert_eq!(table.find("old", "x").unwrap(), None);
+    let found = table.find("old", "x", CLIENT).unwrap();
+    assert_eq!(found, Destination::Unknown);
     assert_eq!(
-        names(table.find("new", "x").unwrap()).as_deref(),
+        names(table.find("new", "x", CLIENT).unwrap()).as_deref(),
         Some("new")
     );
 }
@@ -169,8 +245,9 @@ fn answers_many_threads_quickly_while_another_process_writes() {
             scope.spawn(move || {
                 for call in 0..calls {
                     let id = &ids[(thread * 131 + call * 7) % count];
-                    let route = table.find(id.as_str(), "x").unwrap().unwrap();
-                    assert_eq!((&route.tenant, route.access), (id, Access::Enabled));
+                    let found = table.find(id.as_str(), "x", CLIENT).unwrap();
+                    assert_eq!(found.id(), Some(id));
+                    assert!(found.tenant().is_some(), "not enabled");
                 }
             });
         }

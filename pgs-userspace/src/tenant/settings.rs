@@ -3,6 +3,7 @@
 //! The registry holds what was decided, as text; everything else is as `[tenant_defaults]` of the
 //! configuration file says, or as [`TenantSettings::default`].
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -204,6 +205,11 @@ pub fn find(name: &str) -> Result<&'static Key<TenantSettings>, InvalidSetting> 
 }
 
 impl TenantSettings {
+    /// Whether clients of that address may connect.
+    pub fn allows(&self, client: IpAddr) -> bool {
+        self.allow.is_empty() || self.allow.contain(client)
+    }
+
     /// Takes one value over.
     ///
     /// # Errors

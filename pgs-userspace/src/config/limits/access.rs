@@ -89,6 +89,10 @@ pub const REMEMBERED_ENTRIES_MAX: usize = 16_384;
 /// any look-up takes, so that the time of the answer tells nothing of the look-up.
 pub const NO_ACCESS_ANSWER_DELAY: Duration = Duration::from_millis(20);
 
+/// From a startup packet whose user is no tenant until what it names next is asked, in which time
+/// the names before are looked up: longer than that takes, the longest `allow` list included.
+pub const NEXT_NAME_ANSWER_DELAY: Duration = Duration::from_millis(1);
+
 /// Connections that wait to the moment at once; further ones wait to the millisecond.
 pub const PUNCTUAL_WAITS_MAX: usize = 16_384;
 
