@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -12,6 +13,7 @@ use anyhow::Context as _;
 use anyhow::ensure;
 use pgs_tests::login::PROTOCOL_3_0;
 use pgs_tests::login::startup_packet;
+use pgs_tests::process;
 use pgs_tests::router::Router;
 use pgs_tests::stage::Stage;
 use pgs_tests::tenant::Login;
@@ -23,6 +25,7 @@ use crate::Named;
 pub(crate) const SCENARIOS: &[Named] = &[
     ("arrivals_in_the_clear", arrivals_in_the_clear),
     ("logins", logins),
+    ("a_server_that_does_not_answer", silent_server),
 ];
 
 /// For the router under test.
@@ -172,6 +175,36 @@ fn logins(stage: &Stage) -> anyhow::Result<()> {
     Wire::connect_tcp(address)?
         .log_in(alpha)
         .context("a login in time")?;
+    Ok(())
+}
+
+/// Who waits for the server is not told to be faster.
+fn silent_server(stage: &Stage) -> anyhow::Result<()> {
+    const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+    let installation = stage.installation()?;
+    let router = installation.configured_router("silent-server", CONFIGURATION)?;
+    let tenant = installation.create_tenant("frozen")?;
+    Wire::connect_tcp(router.address())?.log_in(tenant.login())?;
+    let container = installation.container_of("frozen")?;
+    let docker = |verb: &str| {
+        let command = &mut Command::new("docker");
+        process::run(command.args([verb, &container[..]]), COMMAND_LIMIT)?.success()
+    };
+    docker("pause")?;
+    let (address, login) = (router.address(), tenant.login());
+    let parameters = [("user", &login.user[..]), ("database", &login.database)];
+    let packet = startup_packet(PROTOCOL_3_0, &parameters);
+    let client = Slow {
+        name: "client of a server that stands still",
+        begin: Box::new(move || opened(address, &packet)),
+        drip: Vec::new(),
+        told: b"C57P03\0Mthe database system does not answer\0",
+    };
+    let told = ensure_closed_in_time(&[client], LOGIN);
+    docker("unpause")?;
+    told?;
+    let refused = counted(&router, "refused_tenant_not_answering")?;
+    ensure!(refused == 1, "{refused} were counted");
     Ok(())
 }
 

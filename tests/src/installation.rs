@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tempfile::TempDir;
 
 use crate::leftovers;
@@ -102,6 +103,19 @@ impl Installation {
     /// A new tenant, made with these arguments of `pgs create`.
     pub fn create_tenant_with(&self, id: &str, arguments: &[&str]) -> anyhow::Result<Tenant<'_>> {
         Tenant::create(self, id, arguments)
+    }
+
+    /// The name of a tenant's container.
+    pub fn container_of(&self, tenant: &str) -> anyhow::Result<String> {
+        let label = format!(
+            "label=dev.pgs.state-dir={}",
+            self.state_directory().display()
+        );
+        let list = ["ps", "--format", "{{.Names}}", "--filter", &label];
+        let names = process::run(Command::new("docker").args(list), PROBE_LIMIT)?.success()?;
+        let suffix = format!("-{tenant}");
+        let name = names.lines().find(|name| name.ends_with(&suffix));
+        Ok(name.context("no container")?.to_owned())
     }
 
     /// The Unix socket on which a tenant's server itself listens.

@@ -80,6 +80,8 @@ refusals! {
         },
         /// The tenant's server runs, and its queue of new connections stayed full.
         TenantNotAccepting,
+        /// The tenant's server left the login unanswered until the client's deadline.
+        TenantNotAnswering,
         /// The tenant's server has no socket: it does not run, or not yet.
         TenantStopped,
         /// The router holds as many sessions as it may.
@@ -105,7 +107,7 @@ refusals! {
         },
         /// The tenant's server closed the connection before the client was logged in.
         BackendGone,
-        /// The client took too long to log in.
+        /// The client took too long to answer what the tenant's server had asked it for.
         LoginDeadline,
         /// The sessions of the tenant were ended: access was disabled, or an administrator said so.
         Terminated,
@@ -186,6 +188,7 @@ impl Refusal {
                 ("client_certificate_user", SqlState::INVALID_AUTHORIZATION)
             }
             Self::TenantNotAccepting => ("tenant_not_accepting", SqlState::CANNOT_CONNECT_NOW),
+            Self::TenantNotAnswering => ("tenant_not_answering", SqlState::CANNOT_CONNECT_NOW),
             Self::TenantStopped => ("tenant_stopped", SqlState::CANNOT_CONNECT_NOW),
             Self::TooManyConnections => ("too_many_connections", SqlState::TOO_MANY_CONNECTIONS),
             Self::TooManyTenantConnections { .. } => (
@@ -256,6 +259,7 @@ impl Refusal {
             Self::PassthroughUnavailable => "the database server cannot be reached over TLS",
             Self::ClientCertificateRequired => "connection requires a valid client certificate",
             Self::TenantNotAccepting => "the database system does not accept connections",
+            Self::TenantNotAnswering => "the database system does not answer",
             Self::TenantStopped => "the database system is starting up or not running",
             Self::TooManyConnections => "sorry, too many clients already",
             Self::TooManyFromAddress => "too many connections from this address",
@@ -326,6 +330,9 @@ impl Refusal {
                 "It runs, and has taken no new connection for some seconds. Try again later; the \
                  administrator can see why with `pgs logs <tenant>`."
             }
+            Self::TenantNotAnswering => {
+                "Try again later; the administrator can see why with `pgs logs <tenant>`."
+            }
             Self::TenantStopped => {
                 "Try again in a few seconds. If it does not start, the administrator can see why \
                  with `pgs logs <tenant>`, and start it with `pgs start <tenant>`."
@@ -351,7 +358,7 @@ impl Refusal {
             Self::BackendGone => {
                 "Try again; the administrator can see why with `pgs logs <tenant>`."
             }
-            Self::LoginDeadline => "Send the startup packet and the password without delay.",
+            Self::LoginDeadline => "Send the password without delay.",
             Self::Terminated => {
                 "The administrator has ended the session; a new one works if access is still on."
             }

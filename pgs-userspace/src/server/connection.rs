@@ -276,7 +276,7 @@ impl<C: ClientStream> Connection<'_, C> {
         let (backend, key, ended) = match ended {
             Ok(Ok(ended)) => ended,
             Ok(Err(refusal)) => return Err((client, refusal)),
-            Err(_) => return Err((client, Refusal::LoginDeadline)),
+            Err(_) => return Err((client, login.late())),
         };
         if let Some((process_id, registered)) = key {
             lease

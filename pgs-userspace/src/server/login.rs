@@ -183,6 +183,15 @@ impl Login {
         })
     }
 
+    /// Who kept the other waiting when the deadline came.
+    pub(super) fn late(&self) -> Refusal {
+        if self.asked {
+            Refusal::LoginDeadline
+        } else {
+            Refusal::TenantNotAnswering
+        }
+    }
+
     /// Whoever is refused need not wait for the backend's end.
     fn client_closed(&mut self) -> LoginEnd {
         match self.refused.take() {
@@ -317,6 +326,45 @@ mod tests {
             learnt = told => assert_eq!(learnt, Some(7)),
             ended = login.run(&mut router, &mut backend, learns) => panic!("{ended:?}"),
         }
+    }
+
+    /// What the client has not sent whole is not forwarded, unless PostgreSQL takes none so long.
+    #[tokio::test]
+    async fn the_longest_answer_that_postgresql_takes_arrives_whole() {
+        // What its length word may say.
+        const PG_MAX_AUTH_TOKEN_LENGTH: usize = 65_535;
+        const WHOLE: usize = 1 + PG_MAX_AUTH_TOKEN_LENGTH;
+        let longest = message(b'p', &[7; WHOLE - 5]);
+        let too_long = message(b'p', &[7; WHOLE - 4]);
+        for (answer, arrives) in [
+            (&longest[..WHOLE - 1], 0),
+            (&longest, WHOLE),
+            (&too_long[..5], 5),
+        ] {
+            let (_, mut login) = begun();
+            let (mut backend, mut server) = UnixStream::pair().unwrap();
+            login.listen(&message(SASL.0, SASL.1)).unwrap();
+            login.held.extend_from_slice(answer);
+            let mut arrived = Vec::new();
+            let answering = async {
+                login.answer(&mut backend).await;
+                drop(backend);
+            };
+            let (_, read) = tokio::join!(answering, server.read_to_end(&mut arrived));
+            assert_eq!(read.unwrap(), arrives);
+            assert!(answer.starts_with(&arrived));
+        }
+    }
+
+    #[test]
+    fn who_is_late_is_who_was_asked() {
+        let (_, mut login) = begun();
+        let not_answering = Refusal::TenantNotAnswering;
+        assert_eq!(login.late(), not_answering);
+        login.listen(&message(SASL.0, SASL.1)).unwrap();
+        assert_eq!(login.late(), Refusal::LoginDeadline);
+        login.asked = false;
+        assert_eq!(login.late(), not_answering, "the client has answered");
     }
 
     const OK: (u8, &[u8]) = (b'R', &[0, 0, 0, 0]);

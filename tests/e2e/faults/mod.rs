@@ -106,7 +106,7 @@ fn roomy_tenant<'a>(stage: &'a Stage, id: &str, connections: usize) -> anyhow::R
         Ok(stage.log_in(tenant.login()).ok())
     })?;
     let processes = (connections + PROCESSES_BESIDE).to_string();
-    let container = servers::container_of(stage, id)?;
+    let container = stage.installation()?.container_of(id)?;
     let update = ["update", "--pids-limit", &processes, &container];
     process::run(Command::new("docker").args(update), RESTART_LIMIT)?.success()?;
     Ok(tenant)

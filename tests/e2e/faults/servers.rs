@@ -7,7 +7,6 @@ use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
-use anyhow::Context as _;
 use anyhow::ensure;
 use pgs_tests::process;
 use pgs_tests::router::DataPath;
@@ -60,21 +59,10 @@ pub(super) fn killed_backend(stage: &Stage) -> anyhow::Result<()> {
 
 pub(super) fn killed_container(stage: &Stage) -> anyhow::Result<()> {
     server_goes(stage, "sunk", |stage, tenant, _| {
-        let kill = ["kill", &container_of(stage, tenant.id())?];
+        let kill = ["kill", &stage.installation()?.container_of(tenant.id())?];
         process::run(Command::new("docker").args(kill), COMMAND_LIMIT)?.success()?;
         stage.router()?.pgs(&["start", tenant.id()]).map(drop)
     })
-}
-
-/// The name of a tenant's container.
-pub(super) fn container_of(stage: &Stage, id: &str) -> anyhow::Result<String> {
-    let state = stage.installation()?.state_directory();
-    let label = format!("label=dev.pgs.state-dir={}", state.display());
-    let list = ["ps", "--format", "{{.Names}}", "--filter", &label];
-    let names = process::run(Command::new("docker").args(list), COMMAND_LIMIT)?.success()?;
-    let suffix = format!("-{id}");
-    let name = names.lines().find(|name| name.ends_with(&suffix));
-    Ok(name.context("no container")?.to_owned())
 }
 
 pub(super) fn stopped_tenant(stage: &Stage) -> anyhow::Result<()> {

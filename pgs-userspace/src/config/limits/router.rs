@@ -60,8 +60,11 @@ pub const ADDRESS_ARRIVALS_MIN: usize = 16;
 /// it at once; whoever does not keeps others waiting when there are many of them.
 pub const ARRIVAL_DEADLINE_DEFAULT: Duration = Duration::from_secs(15);
 
-/// Bytes of a client that are relayed before it is logged in; a SASL exchange takes a few hundred.
-pub const LOGIN_CLIENT_BYTES_MAX: usize = 64 * 1024;
+/// Longest message of a client that logs in, in bytes: one for the kind, and what the length word
+/// counts, itself included, of which PostgreSQL takes no more than its `PG_MAX_AUTH_TOKEN_LENGTH`
+/// (`src/include/libpq/auth.h`; `pq_getmessage` of `src/backend/libpq/pqcomm.c`). A SASL exchange
+/// takes a few hundred.
+pub const LOGIN_CLIENT_BYTES_MAX: usize = 1 + 65_535;
 
 /// Buffer of a login for one direction, in bytes.
 pub const LOGIN_BUFFER_BYTES: usize = 4 * 1024;
