@@ -26,7 +26,8 @@ Settings:
   path                         `auto`; or `relay`, better for bulk, but such sessions end with the
                                router
   idle_session_timeout         ends a session that moves no byte for so long; or `off`
-  login_deadline               from the connection to the end of authentication
+  login_deadline               from the connection to the end of authentication, but for what a
+                               login waits for its turn
 
 What is set counts from the next connection on; sessions that live go on. What is not set is as
 `[tenant_defaults]` of the configuration file says. `pgs show <tenant>` shows what holds.";

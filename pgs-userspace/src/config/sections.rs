@@ -149,13 +149,16 @@ impl Section for Limits {
                                    is low"),
         key!(restart arrivals_max: usize, "connections at once that have not said yet what they \
                                            want, and at most a quarter of the open files; for \
-                                           a further one the oldest of them is closed"),
+                                           a further one the oldest of them is closed. As many \
+                                           logins may wait for their turn beside them, if a \
+                                           sixteenth of the open files is enough for them"),
         key!(address_arrivals_max: Option<u32>, "how many of these, and of logins under way, one \
                                                  client address may have; at most a quarter of \
                                                  all"),
         key!(address_logins_max: Option<u32>, "how many logins to one tenant one client address \
-                                               may have under way; further ones wait 20 \
-                                               seconds at most. Where TLS passes through, logins \
+                                               may have under way; further ones wait for \
+                                               their turn, 20 seconds or `login_deadline` at \
+                                               most. Where TLS passes through, logins \
                                                are not seen: twice as many new sessions within \
                                                20 s, and further ones are refused"),
         key!(arrival_deadline: Duration, "from the connection to the startup packet, a TLS \

@@ -135,7 +135,10 @@ impl Accepting {
 
     /// Waits until nobody is logging in.
     async fn settled(&self) {
-        while !self.arriving.is_empty() || self.logins_are_under_way() {
+        while !self.arriving.is_empty()
+            || self.door.admission.anybody_waits()
+            || self.logins_are_under_way()
+        {
             sleep(DRAIN_CHECK_INTERVAL).await;
         }
     }

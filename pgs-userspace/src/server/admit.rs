@@ -1,9 +1,14 @@
 //! From a startup packet to a session's place: whether and where the client may log in.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::admission::ArrivalPlace;
 use super::admission::Attempt;
 use super::client::ClientStream;
 use super::connection::Connection;
+use super::entrance::Places;
 use super::lease::SessionLease;
 use super::routing::Hints;
 use super::routing::lossy;
@@ -11,6 +16,7 @@ use super::sessions::Identity;
 use super::strangers;
 use super::tls_policy;
 use super::tls_policy::Shown;
+use crate::config::limits::LOGIN_PLACE_DEADLINE;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::startup::StartupMessage;
 use crate::tenant::id::TenantId;
@@ -26,35 +32,69 @@ type Admitted = (Route, SessionLease, Option<Attempt>);
 /// A place among the logins under way at that tenant.
 type LoginPlace = (TenantId, ArrivalPlace);
 
-/// Why not, and at which tenant, where there is one.
-type NotAdmitted = (Refusal, Option<TenantId>);
+/// Why not, and whom it asked for, where there is such a tenant.
+type NotAdmitted = (Refusal, Option<Meant>);
+
+/// The tenant that a client asked for.
+struct Meant {
+    tenant: TenantId,
+    /// Its own; `None` where it keeps the client out.
+    login_deadline: Option<Duration>,
+}
 
 impl<C: ClientStream> Connection<'_, C> {
     /// Whether and where the client may log in. Who begins many logins at once waits a while for
     /// those before to end.
-    pub(super) async fn admit(&self, message: &StartupMessage) -> Result<Admitted, Refusal> {
-        let Self { door, address, .. } = self;
+    pub(super) async fn admit(
+        &mut self,
+        message: &StartupMessage,
+        places: &mut Places,
+    ) -> Result<Admitted, Refusal> {
         let admitted = match self.admit_now(message, None).await {
-            Err((Refusal::TooManyLoginsUnderWay, Some(tenant))) => {
-                let login = door.admission.next_login_place(address.ip(), &tenant);
-                match login.await {
-                    // From the start: its access may be off by now.
-                    Ok(login) => {
-                        let login = login.map(|place| (tenant, place));
-                        self.admit_now(message, login).await
-                    }
-                    Err(refusal) => Err((refusal, Some(tenant))),
-                }
+            Err((Refusal::TooManyLoginsUnderWay, Some(meant))) => {
+                self.admit_in_turn(message, places, meant).await
             }
             at_once => at_once,
         };
-        admitted.map_err(|(refusal, tenant)| {
+        admitted.map_err(|(refusal, meant)| {
             // Of a tenant that there is: nobody can make up more of them.
-            tenant
-                .iter()
-                .for_each(|tenant| door.refused_at(tenant, &refusal));
+            if let Some(Meant { tenant, .. }) = meant {
+                self.door.refused_at(&tenant, &refusal);
+            }
             refusal
         })
+    }
+
+    /// Waits for a place among the logins under way, no longer than its login could take. It has
+    /// said what it wants: it is none of those that make room for others.
+    async fn admit_in_turn(
+        &mut self,
+        message: &StartupMessage,
+        places: &mut Places,
+        meant: Meant,
+    ) -> Result<Admitted, NotAdmitted> {
+        let door = self.door;
+        let begun = Instant::now();
+        let mut until = begun + LOGIN_PLACE_DEADLINE;
+        if let Some(deadline) = meant.login_deadline {
+            until = until.min(self.since + deadline);
+        }
+        let waiting = match door.admission.wait() {
+            Ok(waiting) => waiting,
+            Err(refusal) => return Err((refusal, Some(meant))),
+        };
+        places.leave_seat();
+        let login = waiting.login_place(self.address.ip(), &meant.tenant, until);
+        match login.await {
+            Ok(login) => {
+                self.since += begun.elapsed();
+                // From the start: its access may be off by now.
+                let login = login.map(|place| (meant.tenant, place));
+                self.admit_now(message, login).await
+            }
+            Err(_) if door.is_draining() => Err((Refusal::Draining, None)),
+            Err(refusal) => Err((refusal, Some(meant))),
+        }
     }
 
     /// `login`: its place among the logins under way, where it has waited for one.
@@ -93,9 +133,12 @@ impl<C: ClientStream> Connection<'_, C> {
             database,
             address: address.ip().to_canonical().to_string(),
         };
-        let tenant = destination.id().cloned();
+        let meant = destination.id().cloned().map(|tenant| Meant {
+            tenant,
+            login_deadline: destination.login_deadline(),
+        });
         self.admit_to(destination, no_access, message, login)
-            .map_err(|refusal| (refusal, tenant))
+            .map_err(|refusal| (refusal, meant))
     }
 
     /// The same, once it is known who is meant.

@@ -12,6 +12,7 @@ use crate::config::limits::ARRIVALS_SHARE;
 use crate::config::limits::DESCRIPTORS_PER_RELAYED_SESSION;
 use crate::config::limits::DESCRIPTORS_PER_SESSION;
 use crate::config::limits::DESCRIPTORS_RESERVED;
+use crate::config::limits::LOGINS_WAITING_SHARE;
 use crate::datapath::PathRequest;
 
 /// What may be there at once.
@@ -21,19 +22,23 @@ pub struct Budget {
     pub sessions: usize,
     /// Connections that have not said yet what they want; one descriptor each.
     pub arrivals: usize,
+    /// Logins that wait for their turn; one descriptor each.
+    pub waiting: usize,
 }
 
 impl Budget {
-    /// How many open files so many take.
-    pub fn descriptors(sessions: usize, arrivals: usize, path: PathRequest) -> usize {
-        let sessions = sessions.saturating_mul(descriptors_each(path));
+    /// How many open files these take.
+    fn descriptors(self, path: PathRequest) -> usize {
+        let sessions = self.sessions.saturating_mul(descriptors_each(path));
         sessions
-            .saturating_add(arrivals)
+            .saturating_add(self.arrivals)
+            .saturating_add(self.waiting)
             .saturating_add(DESCRIPTORS_RESERVED)
     }
 
     /// Within so many open files, at most so many of each. Arrivals have a share that sessions do
-    /// not get: where there were few, whoever says nothing could keep everybody else waiting.
+    /// not get: where there were few, whoever says nothing could keep everybody else waiting. So
+    /// have logins that wait, of which there may be as many as arrivals.
     pub fn within(
         descriptors: usize,
         sessions_max: usize,
@@ -43,11 +48,19 @@ impl Budget {
         let each = descriptors_each(path);
         let free = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
         let share = (free / ARRIVALS_SHARE).max(ARRIVALS_MIN).min(arrivals_max);
-        let room = free.saturating_sub(share) / each;
+        let waiting = (free / LOGINS_WAITING_SHARE).min(arrivals_max).max(1);
+        let room = free.saturating_sub(share + waiting) / each;
         let sessions = sessions_max.min(room).max(1);
         let left = free.saturating_sub(sessions * each);
-        let arrivals = left.max(ARRIVALS_MIN).min(arrivals_max);
-        Self { sessions, arrivals }
+        let for_arrivals = left.saturating_sub(waiting);
+        let arrivals = for_arrivals.max(ARRIVALS_MIN).min(arrivals_max);
+        let for_waiting = left.saturating_sub(arrivals);
+        let waiting = for_waiting.max(waiting).min(arrivals_max);
+        Self {
+            sessions,
+            arrivals,
+            waiting,
+        }
     }
 
     /// Room for all that can be configured.
@@ -76,14 +89,18 @@ fn descriptors_each(path: PathRequest) -> usize {
 pub(super) fn budget(configuration: &Configuration) -> Budget {
     let (limits, path) = (&configuration.limits, configuration.serve.path);
     let (sessions_max, arrivals_max) = (limits.sessions_max, limits.arrivals_max);
-    let wanted = Budget::descriptors(sessions_max, arrivals_max, path);
-    let descriptors = raise_descriptor_limit(wanted);
+    let wanted = Budget {
+        sessions: sessions_max,
+        arrivals: arrivals_max,
+        waiting: arrivals_max,
+    };
+    let descriptors = raise_descriptor_limit(wanted.descriptors(path));
     let budget = Budget::within(descriptors, sessions_max, arrivals_max, path);
-    if budget.sessions < sessions_max || budget.arrivals < arrivals_max {
-        let Budget { sessions, arrivals } = budget;
+    if budget != wanted {
         tracing::info!(
-            sessions_max = sessions,
-            arrivals_max = arrivals,
+            sessions_max = budget.sessions,
+            arrivals_max = budget.arrivals,
+            logins_waiting_max = budget.waiting,
             "connections bounded by the limit on open files"
         );
     }
@@ -117,14 +134,18 @@ mod tests {
         for path in PATHS {
             for descriptors in [1_024, 4_096, 20_000, 1 << 20] {
                 let budget = Budget::within(descriptors, 9_000, 4_096, path);
-                let Budget { sessions, arrivals } = budget;
-                let taken = Budget::descriptors(sessions, arrivals, path);
+                let taken = budget.descriptors(path);
                 assert!(taken <= descriptors, "{path:?}, {descriptors}: {budget:?}");
-                assert!(sessions > 0 && arrivals >= ARRIVALS_MIN);
+                assert!(budget.sessions > 0 && budget.arrivals >= ARRIVALS_MIN);
+                assert!(budget.waiting >= ARRIVALS_MIN / 2);
             }
-            let wanted = Budget::descriptors(9_000, 4_096, path);
-            let Budget { sessions, arrivals } = Budget::within(wanted, 9_000, 4_096, path);
-            assert_eq!((sessions, arrivals), (9_000, 4_096));
+            let wanted = Budget {
+                sessions: 9_000,
+                arrivals: 4_096,
+                waiting: 4_096,
+            };
+            let budget = Budget::within(wanted.descriptors(path), 9_000, 4_096, path);
+            assert_eq!(budget, wanted);
             assert_eq!(Budget::within(usize::MAX, 7, 4_096, path).sessions, 7);
             assert_eq!(Budget::within(usize::MAX, 7, 8, path).arrivals, 8);
         }
@@ -139,7 +160,7 @@ mod tests {
 
     #[test]
     fn who_says_nothing_takes_no_more_than_a_part_of_what_is_there() {
-        for (descriptors, most) in [(1_024, 128), (20_000, 4_096), (1 << 20, 4_096)] {
+        for (descriptors, most) in [(1_024, 129), (20_000, 4_096), (1 << 20, 4_096)] {
             let budget = Budget::within(descriptors, 9_000, 4_096, PathRequest::Auto);
             assert_eq!(budget.arrivals, most, "{descriptors}");
             let of_one = budget.arrivals_of_one_address(Some(1_024)).unwrap();

@@ -26,6 +26,7 @@ use super::live::Live;
 use super::live::Rules;
 use super::login::Login;
 use super::login::LoginEnd;
+use super::looking::Beyond;
 use super::namespace::Namespaces;
 use super::negotiation::Negotiated;
 use super::negotiation::Opening;
@@ -56,6 +57,8 @@ pub(super) struct FrontDoor {
     pub(super) admission: Arc<Admission>,
     /// Refused clients that may take their time to read why.
     pub(super) farewells: Semaphore,
+    /// Connections of addresses beyond their bounds that are looked at.
+    pub(super) looks: Semaphore,
     pub(super) authorities: ClientAuthorities,
     pub(super) namespaces: Namespaces,
     pub(super) counters: Counters,
@@ -95,7 +98,20 @@ pub(super) async fn serve(door: Arc<FrontDoor>, connection: Accepted, seat: Arri
     };
     let places = match door.arrive(address, seat) {
         Ok(places) => places,
-        Err(refusal) => return door.turn_away(&client, address, &refusal),
+        Err((seat, refusal)) => {
+            let Ok(front) = front else {
+                return door.turn_away(&client, address, &refusal);
+            };
+            let beyond = Beyond {
+                door: &door,
+                rules: &rules,
+                client,
+                address,
+                pinned: pinned.is_some(),
+                seat,
+            };
+            return Box::pin(beyond.serve(front, &refusal)).await;
+        }
     };
     let arrival = Arrival {
         door: &door,
@@ -171,7 +187,7 @@ impl Arrival<'_> {
                     client,
                     address,
                     pinned,
-                    accepted,
+                    since: accepted,
                 }
                 .log_in(&message, rest, places)
                 .await;
@@ -186,7 +202,9 @@ impl Arrival<'_> {
             Negotiated::Cancel(request) => {
                 // From here on the place of a cancel counts.
                 drop(places);
-                door.cancel(&request, address).await;
+                if door.cancel(&request, address).await {
+                    door.admission.was_a_cancel(address.ip());
+                }
             }
             Negotiated::Silent => Counters::add(&door.counters.silent),
             Negotiated::Malformed(why) => door.not_a_packet(address, &why),
@@ -203,20 +221,21 @@ pub(super) struct Connection<'a, C> {
     pub(super) client: C,
     pub(super) address: SocketAddr,
     pub(super) pinned: Option<TenantId>,
-    accepted: Instant,
+    /// From when on its login deadline counts: while it waits for its turn it does not.
+    pub(super) since: Instant,
 }
 
 impl<C: ClientStream> Connection<'_, C> {
     /// Finds the tenant, logs the client in there, lets the session begin. A refusal comes back
     /// with the client that is to be told.
     async fn log_in(
-        self,
+        mut self,
         message: &StartupMessage,
         rest: BytesMut,
-        places: Places,
+        mut places: Places,
     ) -> Result<(), (C, Refusal)> {
         let asked = Instant::now();
-        let (route, lease, attempt) = match self.admit(message).await {
+        let (route, lease, attempt) = match self.admit(message, &mut places).await {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 if matches!(refusal, Refusal::NoAccess { .. }) {
@@ -230,7 +249,7 @@ impl<C: ClientStream> Connection<'_, C> {
             }
         };
         // From here on a session's place counts; its address's until it is logged in.
-        let _of_address = places.of_address();
+        places.leave_seat();
         let door = self.door;
         let ended = self.log_in_to(&route, lease, attempt, message, rest).await;
         if let Err((_, refusal)) = &ended {
@@ -252,10 +271,10 @@ impl<C: ClientStream> Connection<'_, C> {
             rules,
             mut client,
             address,
-            accepted,
+            since,
             ..
         } = self;
-        let deadline = accepted + route.settings.login_deadline;
+        let deadline = since + route.settings.login_deadline;
         let within = rules.configuration.limits.backend_connect_deadline;
         let packet = match origin::startup_packet(route, message, address) {
             Ok(packet) => packet,

@@ -65,6 +65,7 @@ impl Leaving {
                 notify::stopping("waiting for sessions to end");
                 self.survival.let_go_of_listeners();
                 door.draining.store(true, Relaxed);
+                door.admission.send_waiting_away();
                 drain(door, deadline, stop).await;
                 self.tasks.shutdown().await;
                 self.survival.end().await;

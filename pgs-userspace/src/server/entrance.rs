@@ -29,29 +29,32 @@ use crate::tenant::route::Route;
 /// Held by a connection that has not said yet what it wants: its places in all, and of its address.
 #[derive(Debug)]
 pub(super) struct Places {
-    _of_all: ArrivalSeat,
-    of_address: Option<ArrivalPlace>,
+    of_all: Option<ArrivalSeat>,
+    _of_address: Option<ArrivalPlace>,
 }
 
 impl Places {
     /// Gives back the one in all. The one of its address counts until the login has ended.
-    pub(super) fn of_address(self) -> Option<ArrivalPlace> {
-        self.of_address
+    pub(super) fn leave_seat(&mut self) {
+        self.of_all = None;
     }
 }
 
 impl FrontDoor {
-    /// A place of its address beside the one that a connection has already.
+    /// A place of its address beside the one that a connection has already, which comes back where
+    /// there is none.
     pub(super) fn arrive(
         &self,
         address: SocketAddr,
         of_all: ArrivalSeat,
-    ) -> Result<Places, Refusal> {
-        let of_address = self.admission.arrive(address.ip())?;
-        Ok(Places {
-            _of_all: of_all,
-            of_address,
-        })
+    ) -> Result<Places, (ArrivalSeat, Refusal)> {
+        match self.admission.arrive(address.ip()) {
+            Ok(of_address) => Ok(Places {
+                of_all: Some(of_all),
+                _of_address: of_address,
+            }),
+            Err(refusal) => Err((of_all, refusal)),
+        }
     }
 
     /// Tells a client that there is no room for it, and does not wait for anything: there may be
@@ -126,12 +129,12 @@ impl FrontDoor {
         self.sessions.tenants.of(tenant).refused(refusal);
     }
 
-    /// Delivers a request to cancel, if its client may.
-    pub(super) async fn cancel(&self, request: &CancelRequest, address: SocketAddr) {
+    /// Delivers a request to cancel, if its client may; whether it did.
+    pub(super) async fn cancel(&self, request: &CancelRequest, address: SocketAddr) -> bool {
         if !self.admission.may_cancel(address.ip()) {
             Counters::add(&self.counters.cancels_limited);
             tracing::debug!(%address, "a cancel request beyond the rate of its address");
-            return;
+            return false;
         }
         let may = |tenant: &TenantId| match self.routes.settings(tenant) {
             Ok(settings) => settings.allows(address.ip()),
@@ -141,10 +144,10 @@ impl FrontDoor {
             }
         };
         let delivered = self.cancels.deliver(request, &self.counters, may).await;
-        if let Some(tenant) = delivered {
-            self.admission.was_a_cancel(address.ip());
-            Counters::add(&self.sessions.tenants.of(&tenant).cancels_routed);
+        if let Some(tenant) = &delivered {
+            Counters::add(&self.sessions.tenants.of(tenant).cancels_routed);
         }
+        delivered.is_some()
     }
 
     /// The tenant that a client is let in to. Whatever keeps it out, it is told the same; the log

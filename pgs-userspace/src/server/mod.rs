@@ -26,6 +26,7 @@ mod lease;
 mod listener;
 mod live;
 mod login;
+mod looking;
 mod namespace;
 mod negotiation;
 mod notify;

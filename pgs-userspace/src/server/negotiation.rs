@@ -134,6 +134,34 @@ pub(super) async fn negotiate_encrypted(
     }
 }
 
+/// The same for a connection in the clear that gets nothing but a request to cancel: none where it
+/// wants anything else.
+pub(super) async fn negotiate_cancel(
+    client: &mut TcpStream,
+    door: &FrontDoor,
+    (rules, pinned): (&Rules, bool),
+    front: BytesMut,
+) -> io::Result<Option<CancelRequest>> {
+    let mut exchange = Exchange {
+        buffer: front,
+        ..Exchange::default()
+    };
+    loop {
+        let packet = match exchange.next_packet(client).await? {
+            Next::Packet(FirstPacket::Cancel(request)) => return Ok(Some(request)),
+            // Told that there is none, a client could go on in the clear.
+            Next::Packet(FirstPacket::Ssl) if door.offers_tls(rules, pinned).await => {
+                return Ok(None);
+            }
+            Next::Packet(packet) => packet,
+            Next::End(_) => return Ok(None),
+        };
+        if exchange.answer(client, packet).await?.is_some() {
+            return Ok(None);
+        }
+    }
+}
+
 /// What was said so far.
 #[derive(Debug, Default)]
 struct Exchange {

@@ -45,6 +45,7 @@ use super::survival::KeptListeners;
 use super::survival::Survival;
 use crate::config::configuration::Configuration;
 use crate::config::directories::Directories;
+use crate::config::limits::CANCEL_LOOKS_MAX;
 use crate::config::limits::FAREWELLS_MAX;
 use crate::config::listen::ListenOn;
 use crate::config::source::Source;
@@ -229,6 +230,7 @@ fn front_door(
         cancels: Arc::new(CancelTable::new(limits)),
         admission: Arc::new(admission),
         farewells: Semaphore::new(FAREWELLS_MAX),
+        looks: Semaphore::new(CANCEL_LOOKS_MAX),
         authorities: ClientAuthorities::default(),
         namespaces: Namespaces::default(),
         counters: Counters::default(),
@@ -287,6 +289,7 @@ fn announce(door: &FrontDoor, budget: Budget, process: &Process) {
         reason = findings.reason(),
         sessions_max = budget.sessions,
         arrivals_max = budget.arrivals,
+        logins_waiting_max = budget.waiting,
         uid = nix::unistd::geteuid().as_raw(),
         configuration = process.reloader.last().file,
         "serving"

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::RwLock;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -49,6 +50,14 @@ impl Destination {
             Self::Tenant(route) => Some(&route.tenant),
             Self::KeptOut(kept_out) => Some(&kept_out.tenant),
             Self::Unknown => None,
+        }
+    }
+
+    /// How long a login may take, where this lets the client in.
+    pub fn login_deadline(&self) -> Option<Duration> {
+        match self {
+            Self::Tenant(route) => Some(route.settings.login_deadline),
+            Self::KeptOut(_) | Self::Unknown => None,
         }
     }
 

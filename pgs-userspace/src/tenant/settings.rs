@@ -92,7 +92,7 @@ pub struct TenantSettings {
     pub path: PathPolicy,
     /// A session that moves no byte for so long is closed, without a message.
     pub idle_session_timeout: Option<Duration>,
-    /// From accept to the end of authentication.
+    /// From accept to the end of authentication, but for what it waits for its turn.
     pub login_deadline: Duration,
 }
 
@@ -136,7 +136,8 @@ impl Section for TenantSettings {
                                 that move bulk by the relay; or everything by the relay"),
         key!(idle_session_timeout: Option<Duration>, "a session that moves no byte for so long is \
                                                       closed, without a message"),
-        key!(login_deadline: Duration, "from the connection to the end of authentication"),
+        key!(login_deadline: Duration, "from the connection to the end of authentication, but \
+                                        for what a login waits for its turn"),
     ];
 
     fn check(&self) -> Result<(), String> {

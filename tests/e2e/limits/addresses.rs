@@ -24,9 +24,10 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// `address_logins_max`, where nothing is configured.
 const LOGINS: usize = 32;
 
-/// What a client is told that has said nothing yet.
+/// What a client is told whoever it is.
 fn turned_away(router: &Router) -> anyhow::Result<()> {
     let mut wire = Wire::connect_from(HERE, router.address())?;
+    wire.send(&startup_packet(PROTOCOL_3_0, &[("user", "u")]))?;
     ensure_state(&wire.message()?, "53300", "from this address")?;
     ensure!(wire.receive_to_end()?.is_empty(), "more behind the refusal");
     Ok(())

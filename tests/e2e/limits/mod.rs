@@ -4,10 +4,12 @@
 //! Clients of different addresses are clients on different addresses of 127.0.0.0/8.
 
 mod addresses;
+mod beyond;
 mod configuration;
 mod failures;
 mod idle;
 mod tenant;
+mod waiting;
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -54,6 +56,15 @@ pub(crate) const SCENARIOS: &[Named] = &[
         "too_many_cancels_of_one_address",
         addresses::too_many_cancels,
     ),
+    (
+        "an_address_beyond_its_bounds_can_cancel",
+        beyond::cancels_go_on,
+    ),
+    (
+        "who_waits_for_its_login_is_let_in_or_told",
+        waiting::let_in_or_told,
+    ),
+    ("who_waits_for_its_login_is_not_blamed", waiting::not_blamed),
     ("failed_logins_have_to_wait", failures::have_to_wait),
     ("idle_sessions_end", idle::idle_sessions_end),
     ("clients_that_do_not_acknowledge", idle::user_timeout),

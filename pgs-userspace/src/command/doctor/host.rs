@@ -58,7 +58,9 @@ fn open_files() -> Check {
             let limit = usize::try_from(hard).unwrap_or(usize::MAX);
             let (most, arrivals) = (usize::MAX, ARRIVALS_MAX_DEFAULT);
             let budget = Budget::within(limit, most, arrivals, PathRequest::Auto);
-            let Budget { sessions, arrivals } = budget;
+            let Budget {
+                sessions, arrivals, ..
+            } = budget;
             let detail = format!(
                 "at most {hard}: room for {sessions} sessions, and {arrivals} connections that \
                  have not said yet what they want"

@@ -44,11 +44,20 @@ pub const ADDRESS_ARRIVALS_MAX_DEFAULT: u32 = 1_024;
 /// connections that a server of PostgreSQL takes by default.
 pub const ADDRESS_LOGINS_MAX_DEFAULT: u32 = 32;
 
-/// How long a login waits for one of these places before it is refused: clients that open many
-/// connections at once get them one after another, 1 000 of them within this on two cores.
+/// How long a login waits for one of these places before it is refused, and no longer than until
+/// its deadline: clients that open many connections at once get them one after another, 1 000 of
+/// them within this on two cores.
 pub const LOGIN_PLACE_DEADLINE: Duration = Duration::from_secs(20);
-/// Between two looks at whether there is one.
-pub const LOGIN_PLACE_POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Connections that are looked at although their address is beyond its bounds, because they may be
+/// for cancel requests; in all.
+pub const CANCEL_LOOKS_MAX: usize = 64;
+
+/// The same of one client address.
+pub const CANCEL_LOOKS_ADDRESS_MAX: u32 = 8;
+
+/// For such a connection to say what it wants: clients send a cancel request at once.
+pub const CANCEL_LOOK_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Of logins that are not seen, because their TLS passes through, so many times as many may be
 /// counted: a pool that opens its connections at once is to get them, too.

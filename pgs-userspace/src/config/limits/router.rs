@@ -45,6 +45,10 @@ pub const ARRIVALS_MIN: usize = 64;
 /// One part in so many of the open files is for arrivals, up to what is configured.
 pub const ARRIVALS_SHARE: usize = 4;
 
+/// One part in so many of the open files is for logins that wait for their turn, of which there may
+/// be as many as arrivals.
+pub const LOGINS_WAITING_SHARE: usize = 16;
+
 /// Connections of one listener that are accepted and wait for a place among the arrivals, which the
 /// oldest of those is about to leave.
 pub const ARRIVALS_OUTSIDE_MAX: usize = 16;

@@ -71,6 +71,64 @@ fn an_address_with_too_many_arrivals_waits_for_one_to_end() {
 }
 
 #[test]
+fn who_gets_no_place_takes_nothing_from_the_rate() {
+    let admission = admission(|limits| {
+        limits.address_arrivals_max = Some(1);
+        limits.address_connection_rate_per_minute = Some(1);
+        limits.address_connection_burst = 2;
+    });
+    let arrive = || admission.arrive(address("192.0.2.1"));
+    let first = arrive().unwrap();
+    for _ in 0..3 {
+        assert!(arrive().is_err());
+    }
+    drop(first);
+    assert!(arrive().is_ok());
+    assert!(arrive().is_err(), "the rate holds");
+}
+
+#[test]
+fn few_connections_of_an_address_beyond_its_bounds_are_looked_at() {
+    let admission = admission(|_| ());
+    let look = |from| admission.look(address(from));
+    let looks: Vec<_> = std::iter::from_fn(|| look("192.0.2.1")).collect();
+    assert_eq!(looks.len() as u32, CANCEL_LOOKS_ADDRESS_MAX);
+    assert!(look("192.0.2.2").is_some());
+    drop(looks);
+    assert!(look("192.0.2.1").is_some());
+}
+
+#[tokio::test]
+async fn as_many_logins_wait_as_may_each_until_its_own_time() {
+    let mut limits = Limits {
+        address_logins_max: Some(1),
+        ..Limits::default()
+    };
+    let budget = Budget {
+        waiting: 2,
+        ..Budget::ample()
+    };
+    let admission = Admission::new(&limits, budget);
+    let (client, tenant) = (address("192.0.2.1"), tenant("a"));
+    let held = admission.login_place(client, &tenant).unwrap();
+    let until = tokio::time::Instant::now() + Duration::from_millis(50);
+    let [first, second] = [admission.wait().unwrap(), admission.wait().unwrap()];
+    let refused = Refusal::TooManyLoginsUnderWay;
+    assert_eq!(admission.wait().err(), Some(refused.clone()));
+    let told = first.login_place(client, &tenant, until).await;
+    assert_eq!(told.err(), Some(refused));
+    assert!(tokio::time::Instant::now() >= until);
+    drop((first, held));
+    let place = second.login_place(client, &tenant, until).await;
+    assert!(place.unwrap().is_some(), "there is one, late as it is");
+    drop(second);
+    assert!(!admission.anybody_waits());
+    limits.address_logins_max = None;
+    admission.set_limits(&limits, budget);
+    assert!(admission.login_place(client, &tenant).unwrap().is_none());
+}
+
+#[test]
 fn cancels_have_a_rate_of_their_own() {
     let admission = admission(|limits| {
         limits.address_cancel_rate_per_minute = Some(1);

@@ -5,6 +5,7 @@
 
 mod arrivals;
 mod backoff;
+mod logins;
 mod rate;
 mod table;
 
@@ -12,11 +13,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use std::time::Instant;
-
-use tokio::time::sleep;
-use tokio::time::timeout;
 
 pub(super) use arrivals::ArrivalPlace;
 use arrivals::Arrivals;
@@ -28,9 +27,7 @@ use rate::Rate;
 use table::Table;
 
 use super::budget::Budget;
-use crate::config::limits::LOGIN_PLACE_DEADLINE;
-use crate::config::limits::LOGIN_PLACE_POLL_INTERVAL;
-use crate::config::limits::UNSEEN_LOGINS_FACTOR;
+use crate::config::limits::CANCEL_LOOKS_ADDRESS_MAX;
 use crate::config::sections::Limits;
 use crate::protocol::refusal::Refusal;
 use crate::tenant::id::TenantId;
@@ -43,6 +40,9 @@ pub(super) struct Admission {
     rules: RwLock<Rules>,
     arrivals: Arc<Arrivals>,
     logins_under_way: Arc<Arrivals>,
+    /// Logins that wait for a place among these.
+    logins_waiting: AtomicUsize,
+    looks: Arc<Arrivals>,
     connections: Table<Bucket>,
     cancels: Table<Bucket>,
     logins: Table<Bucket>,
@@ -54,6 +54,7 @@ pub(super) struct Admission {
 struct Rules {
     arrivals_max: Option<u32>,
     logins_max: Option<u32>,
+    logins_waiting_max: usize,
     connections: Option<Rate>,
     cancels: Option<Rate>,
     back_off: Option<BackOff>,
@@ -67,6 +68,7 @@ impl Rules {
         Self {
             arrivals_max: budget.arrivals_of_one_address(limits.address_arrivals_max),
             logins_max: limits.address_logins_max,
+            logins_waiting_max: budget.waiting,
             connections: rate(
                 limits.address_connection_rate_per_minute,
                 limits.address_connection_burst,
@@ -95,6 +97,8 @@ impl Admission {
             rules: RwLock::new(Rules::of(limits, budget)),
             arrivals: Arc::default(),
             logins_under_way: Arc::default(),
+            logins_waiting: AtomicUsize::new(0),
+            looks: Arc::default(),
             connections: Table::new(),
             cancels: Table::new(),
             logins: Table::new(),
@@ -114,19 +118,27 @@ impl Admission {
     /// A connection has come. What it gets is to be held until it has said what it wants.
     pub(super) fn arrive(&self, address: IpAddr) -> Result<Option<ArrivalPlace>, Refusal> {
         let (client, rules) = (prefix(address), self.rules());
+        let place = match rules.arrivals_max {
+            None => None,
+            Some(max) => match self.arrivals.enter(client, max) {
+                None => return Err(Refusal::TooManyFromAddress),
+                place => place,
+            },
+        };
+        // Last, so that nothing is charged to whoever gets nothing.
         if let Some(rate) = rules.connections {
             let now = self.now();
             self.connections
                 .with(client, now, |bucket| bucket.take(rate, now))
                 .map_err(|_| Refusal::TooManyFromAddress)?;
         }
-        match rules.arrivals_max {
-            None => Ok(None),
-            Some(max) => match self.arrivals.enter(client, max) {
-                None => Err(Refusal::TooManyFromAddress),
-                place => Ok(place),
-            },
-        }
+        Ok(place)
+    }
+
+    /// Whether one more connection is looked at of an address that is beyond its bounds: it may be
+    /// for a cancel request.
+    pub(super) fn look(&self, address: IpAddr) -> Option<ArrivalPlace> {
+        self.looks.enter(prefix(address), CANCEL_LOOKS_ADDRESS_MAX)
     }
 
     /// Whether a cancel request of this address is to be looked at.
@@ -186,60 +198,6 @@ impl Admission {
             })?;
         }
         Ok(attempt)
-    }
-
-    /// A place for one more login of this address to this tenant, to be held until it is logged in.
-    pub(super) fn login_place(
-        &self,
-        address: IpAddr,
-        tenant: &TenantId,
-    ) -> Result<Option<ArrivalPlace>, Refusal> {
-        self.login_place_of(address, tenant, 1)
-    }
-
-    /// The same for a login that is not seen, because its TLS passes through: it keeps the place
-    /// for a while although it may be over, so that there are more of them.
-    pub(super) fn unseen_login_place(
-        &self,
-        address: IpAddr,
-        tenant: &TenantId,
-    ) -> Result<Option<ArrivalPlace>, Refusal> {
-        self.login_place_of(address, tenant, UNSEEN_LOGINS_FACTOR)
-    }
-
-    fn login_place_of(
-        &self,
-        address: IpAddr,
-        tenant: &TenantId,
-        factor: u32,
-    ) -> Result<Option<ArrivalPlace>, Refusal> {
-        let Some(max) = self.rules().logins_max else {
-            return Ok(None);
-        };
-        let max = max.saturating_mul(factor);
-        let key = self.failures.key_of((prefix(address), tenant));
-        match self.logins_under_way.enter(key, max) {
-            None => Err(Refusal::TooManyLoginsUnderWay),
-            place => Ok(place),
-        }
-    }
-
-    /// The same, once there is one; not for ever.
-    pub(super) async fn next_login_place(
-        &self,
-        address: IpAddr,
-        tenant: &TenantId,
-    ) -> Result<Option<ArrivalPlace>, Refusal> {
-        let next = async {
-            loop {
-                sleep(LOGIN_PLACE_POLL_INTERVAL).await;
-                if let Ok(place) = self.login_place(address, tenant) {
-                    return place;
-                }
-            }
-        };
-        let next = timeout(LOGIN_PLACE_DEADLINE, next).await;
-        next.map_err(|_| Refusal::TooManyLoginsUnderWay)
     }
 
     /// How many were forgotten before their time, in all tables.
