@@ -1,6 +1,7 @@
 //! The other threads' end of a worker: what it can be told.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -30,6 +31,7 @@ pub(super) enum Command {
     Resume(Box<Orphan>),
     Notice(Place),
     Clear(Place),
+    Reserve(Arc<HashSet<u32>>),
     /// Leave what goes on alone to another router, until it is said what became of that.
     Release(SyncSender<()>),
     Released,
@@ -215,6 +217,11 @@ impl WorkerReach {
     /// Has the worker clear a place that nobody goes on with.
     pub(super) fn clear(&self, place: Place) -> bool {
         self.tell(Command::Clear(place))
+    }
+
+    /// Has the worker give none of these places to a session before it has cleared it.
+    pub(super) fn reserve(&self, places: &Arc<HashSet<u32>>) -> bool {
+        self.tell_surely(Command::Reserve(Arc::clone(places)))
     }
 
     /// Has the worker leave its sessions to another router; `done` is told when it does nothing

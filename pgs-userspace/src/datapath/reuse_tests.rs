@@ -11,9 +11,11 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use std::time::Instant;
 
 use super::arrivals_tests::Ends;
 use super::arrivals_tests::LIMIT;
@@ -218,4 +220,58 @@ fn nothing_of_a_session_comes_to_the_next_one_in_its_place() {
 #[test]
 fn nothing_of_a_session_comes_to_those_beside_it() {
     places_are_used_again(2);
+}
+
+/// A session that finds no place.
+fn finds_no_place(worker: &WorkerHandle) {
+    let ends = Ends::new();
+    let (lease, _over) = TellingLease::new();
+    let meter = adopted(worker, ends.router_client, ends.router_backend, 0, lease);
+    let deadline = Instant::now() + LIMIT;
+    while meter.relay_reason().as_deref() != Some("no free place") {
+        assert_eq!(meter.place(), None, "it has one");
+        assert!(Instant::now() < deadline, "it is not relayed");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_place_that_another_router_has_is_given_out_when_it_is_cleared_and_once() {
+    let Some(kernel) = kernel() else { return };
+    let mut access = kernel.access(0, 1).unwrap();
+    access.keep_places(1);
+    let serving = Serving::begin(&kernel, access);
+    let reach = serving.worker.reach();
+    // As at a take-over: the flows have ended, and the record in the table has not.
+    let place = Place::from_number(0);
+    assert!(reach.reserve(&Arc::new(HashSet::from([place.number()]))));
+    finds_no_place(&serving.worker);
+    assert!(reach.clear(place) && reach.clear(place));
+    let mut live = Live::begin(0, &serving.worker);
+    assert_eq!(live.place, place);
+    // What is heard too late of the session before is not about this one.
+    assert!(reach.clear(place));
+    live.turns(&kernel);
+    finds_no_place(&serving.worker);
+    live.turns(&kernel);
+}
+
+#[test]
+fn a_place_is_not_cleared_while_another_router_may_have_it() {
+    let Some(kernel) = kernel() else { return };
+    let mut access = kernel.access(0, 1).unwrap();
+    access.keep_places(2);
+    let serving = Serving::begin(&kernel, access);
+    let reach = serving.worker.reach();
+    let reserved = Place::from_number(1);
+    assert!(reach.reserve(&Arc::new(HashSet::from([reserved.number()]))));
+    let mut live = Live::begin(0, &serving.worker);
+    let (done, released) = sync_channel(1);
+    assert!(reach.release(done));
+    released.recv_timeout(LIMIT).unwrap();
+    assert!(reach.clear(live.place) && reach.clear(reserved));
+    assert!(reach.take_back());
+    live.turns(&kernel);
+    let next = Live::begin(1, &serving.worker);
+    assert_eq!(next.place, reserved);
 }

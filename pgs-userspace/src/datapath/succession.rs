@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use std::net::TcpStream;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
 use super::DataPath;
@@ -47,6 +48,15 @@ impl DataPath {
         };
         let left = flows.taken().filter(|place| !taken.contains(place));
         left.filter(|place| self.clear(*place)).count()
+    }
+
+    /// Gives none of these places to a session before [`Self::reclaim`]: the router before has
+    /// sessions there. To be called before there are any here.
+    pub fn reserve(&self, places: HashSet<u32>) {
+        if self.inherited && !places.is_empty() {
+            let places = Arc::new(places);
+            self.tell_all(|worker| worker.reserve(&places));
+        }
     }
 
     /// Clears the place of a session that the router before had in the same maps, and that has

@@ -126,9 +126,10 @@ impl Worker {
             match command {
                 Command::Adopt(handover) => self.adopt(*handover),
                 Command::Resume(orphan) => self.resume(*orphan),
-                Command::Clear(place) => {
+                Command::Clear(place) => self.clear(place),
+                Command::Reserve(places) => {
                     if let Some(kernel) = self.kernel.as_mut() {
-                        kernel.clear(place);
+                        kernel.reserve(&places);
                     }
                 }
                 Command::Release(done) => {

@@ -233,3 +233,29 @@ fn what_has_an_owner_is_found_and_can_be_asked_for() {
     table.clear(slots[2]).unwrap();
     assert!(!table.is_asked_for_end(slots[2]).unwrap());
 }
+
+#[test]
+fn a_record_is_cleared_by_whoever_has_its_session() {
+    let table = SessionTable::create().unwrap();
+    let slot = Slot::new(9).unwrap();
+    let cleared = |session, owner: Option<u32>| {
+        let record = Record {
+            owner: owner.map(owner_of),
+            session,
+            begun_microseconds: 1,
+            backend_process_id: 2,
+            path: 0,
+            client: None,
+            cancel_key: Vec::new(),
+            tenant: "acme".into(),
+            user: "acme".into(),
+            database: "acme".into(),
+        };
+        table.write(slot, &record, Totals::default()).unwrap();
+        table.clear_of(slot, owner_of(7), 5).unwrap();
+        table.read(slot).unwrap() == Entry::Empty
+    };
+    assert!(cleared(5, None) && cleared(5, Some(7)));
+    // The next router's, of which one session has the place since.
+    assert!(!cleared(6, None) && !cleared(5, Some(8)) && !cleared(6, Some(7)));
+}

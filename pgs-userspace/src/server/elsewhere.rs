@@ -14,6 +14,7 @@ use pgs_common::flow::SESSIONS_MAX;
 use super::cancel::Issuer;
 use super::connection::FrontDoor;
 use super::lease::SessionLease;
+use super::outliving::Known;
 use super::outliving::parse;
 use crate::config::directories::Directories;
 use crate::config::limits::ELSEWHERE_LOOK_INTERVAL;
@@ -42,7 +43,10 @@ pub(super) struct Elsewhere {
 struct Guest {
     slot: Slot,
     owner: Owner,
-    lease: SessionLease,
+    /// Its id.
+    session: u64,
+    /// None where it cannot be listed: of its record no more is known.
+    lease: Option<SessionLease>,
 }
 
 impl Elsewhere {
@@ -94,17 +98,27 @@ impl Elsewhere {
             self.places.insert(slot.number());
         }
         let path = Path::of_number(record.path);
-        let known = match parse(record, totals) {
-            Ok(known) => known,
+        let mut guest = Guest {
+            slot,
+            owner,
+            session: record.session,
+            lease: None,
+        };
+        match parse(record, totals) {
+            Ok(known) => self.list(&mut guest, known, path),
             Err(why) => {
                 tracing::warn!(
                     slot = slot.number(),
                     why,
                     "a session elsewhere is not listed"
                 );
-                return;
             }
-        };
+        }
+        // Looked at in any case: its place is to be used again.
+        self.guests.push(guest);
+    }
+
+    fn list(&self, guest: &mut Guest, known: Known, path: Path) {
         let mut identity = known.identity;
         if path == Path::Tls {
             // Passed through, it has told nobody here who it is.
@@ -112,24 +126,23 @@ impl Elsewhere {
             identity.user = identity.user.filter(told);
             identity.database = identity.database.filter(told);
         }
-        let lease = self
-            .door
-            .sessions
-            .note(known.id, identity, known.meter, owner.process_id);
+        let lease =
+            self.door
+                .sessions
+                .note(known.id, identity, known.meter, guest.owner.process_id);
         let session = lease.session();
         session
             .backend_pid
             .store(known.backend_process_id.into(), Relaxed);
         let meter = &session.meter;
         meter.observe(path, meter.relayed_to_backend(), meter.relayed_to_client());
-        let mut guest = Guest { slot, owner, lease };
+        guest.lease = Some(lease);
         guest.learn_key(
             &self.door,
             &self.directories,
             known.backend_process_id,
             known.key,
         );
-        self.guests.push(guest);
     }
 
     /// Looks at them until there are none.
@@ -151,25 +164,13 @@ impl Elsewhere {
     fn look_at(&self, guest: &mut Guest, owners: &mut Owners) -> bool {
         let (table, slot) = (&self.table, guest.slot);
         let alive = owners.is_alive(guest.owner);
-        let session = Arc::clone(guest.lease.session());
         match table.read(slot) {
             Ok(Entry::Session(record, totals))
-                if alive && record.owner == Some(guest.owner) && record.session == session.id =>
+                if alive
+                    && record.owner == Some(guest.owner)
+                    && record.session == guest.session =>
             {
-                if let Some(totals) = totals {
-                    let path = Path::of_number(record.path);
-                    session
-                        .meter
-                        .observe(path, totals.to_backend, totals.to_client);
-                }
-                let key = CancelKey::new(&record.cancel_key).ok();
-                let process_id = record.backend_process_id;
-                guest.learn_key(&self.door, &self.directories, process_id, key);
-                if session.ending().is_some()
-                    && let Err(error) = table.ask_for_end(slot)
-                {
-                    tracing::warn!(%error, session = session.id, "its end cannot be asked for");
-                }
+                self.follow(guest, &record, totals);
                 return true;
             }
             // Just being written, or not to be read at this moment.
@@ -185,6 +186,28 @@ impl Elsewhere {
         }
         false
     }
+
+    /// Its record says how far it is.
+    fn follow(&self, guest: &mut Guest, record: &Record, totals: Option<Totals>) {
+        let Some(lease) = &guest.lease else {
+            return;
+        };
+        let session = Arc::clone(lease.session());
+        if let Some(totals) = totals {
+            let path = Path::of_number(record.path);
+            session
+                .meter
+                .observe(path, totals.to_backend, totals.to_client);
+        }
+        let key = CancelKey::new(&record.cancel_key).ok();
+        let process_id = record.backend_process_id;
+        guest.learn_key(&self.door, &self.directories, process_id, key);
+        if session.ending().is_some()
+            && let Err(error) = self.table.ask_for_end(guest.slot)
+        {
+            tracing::warn!(%error, session = session.id, "its end cannot be asked for");
+        }
+    }
 }
 
 impl Guest {
@@ -195,15 +218,17 @@ impl Guest {
         process_id: u32,
         key: Option<CancelKey>,
     ) {
-        let session = Arc::clone(self.lease.session());
+        let Some(lease) = &mut self.lease else {
+            return;
+        };
+        let session = Arc::clone(lease.session());
         if let (Some(key), None) = (key, session.cancel_key.get()) {
             session.backend_pid.store(process_id.into(), Relaxed);
             let issuer = Issuer {
                 tenant: session.tenant.clone(),
                 socket_directory: directories.socket_directory(&session.tenant),
             };
-            self.lease
-                .learn_key(door.cancels.register(process_id, key, issuer));
+            lease.learn_key(door.cancels.register(process_id, key, issuer));
         }
     }
 }

@@ -9,6 +9,7 @@ use super::remaining::Remaining;
 use super::sessions::Session;
 use super::survival::Kept;
 use crate::datapath::handover::SessionSockets;
+use crate::keeper::owner::Owner;
 use crate::keeper::store::DescriptorStore;
 use crate::keeper::store::GlobalName;
 use crate::keeper::store::Slot;
@@ -86,22 +87,38 @@ impl Keeping {
             return;
         };
         self.remaining.add(&place.table, slot, session);
-        if let Err(error) = place.store.drop_slot(slot) {
-            tracing::debug!(%error, slot = number, "a slot is kept by nobody");
-        }
+        drop_slot(place, slot);
     }
 
-    /// It cannot any more.
-    pub(super) fn let_go(&self, number: u32) {
+    /// It cannot any more: the session ends.
+    pub(super) fn let_go(&self, number: u32, session: u64) {
         let (Some(place), Some(slot)) = (self.place(), Slot::new(number)) else {
             return;
         };
-        if let Err(error) = place.store.drop_slot(slot) {
-            tracing::debug!(%error, slot = number, "a slot is kept by nobody");
+        drop_slot(place, slot);
+        // From here on nobody writes the record anew of one that has stayed.
+        self.forget(session);
+        // Where another router has taken over, the place may be one of its sessions' by now.
+        if let Err(error) = place.table.clear_of(slot, Owner::this(), session) {
+            tracing::warn!(%error, slot = number, "a session's record stays");
         }
+    }
+
+    /// Nobody goes on with what is kept there, whosever it was.
+    pub(super) fn discard(&self, number: u32) {
+        let (Some(place), Some(slot)) = (self.place(), Slot::new(number)) else {
+            return;
+        };
+        drop_slot(place, slot);
         if let Err(error) = place.table.clear(slot) {
             tracing::warn!(%error, slot = number, "a session's record stays");
         }
+    }
+}
+
+fn drop_slot(place: &Place, slot: Slot) {
+    if let Err(error) = place.store.drop_slot(slot) {
+        tracing::debug!(%error, slot = slot.number(), "a slot is kept by nobody");
     }
 }
 

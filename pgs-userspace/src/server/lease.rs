@@ -77,7 +77,7 @@ impl Lease for SessionLease {
     }
 
     fn needs_this_process(&self, place: u32) {
-        self.sessions.keeping.let_go(place);
+        self.sessions.keeping.let_go(place, self.session.id);
     }
 
     fn released(self: Box<Self>) {

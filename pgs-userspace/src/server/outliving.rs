@@ -114,6 +114,8 @@ impl KernelSessions {
             self.door.sessions.keeping.begin(&self.kept, &table);
         }
         let elsewhere = Elsewhere::find(&self.door, &self.directories, &table);
+        // One that is just ending is out of the maps before its record is: its place looks free.
+        self.door.data_path.reserve(elsewhere.places());
         self.resume(held, &table, elsewhere.places());
         elsewhere
     }
@@ -130,7 +132,7 @@ impl KernelSessions {
                 }
                 Err(why) => {
                     tracing::warn!(slot = slot.number(), why, "a session is not taken over");
-                    self.door.sessions.keeping.let_go(slot.number());
+                    self.door.sessions.keeping.discard(slot.number());
                     lost += 1;
                 }
             }

@@ -135,12 +135,8 @@ impl Keeping {
             return;
         };
         // What was at a place in the kernel may be gone already, and another router's since.
-        let own =
-            |record: &Record| record.owner == Some(Owner::this()) && record.session == session;
-        if let Ok(Entry::Session(record, _)) = place.table.read(written.slot)
-            && own(&record)
-            && let Err(error) = place.table.clear(written.slot)
-        {
+        let (slot, owner) = (written.slot, Owner::this());
+        if let Err(error) = place.table.clear_of(slot, owner, session) {
             tracing::warn!(%error, session, "a session's record stays");
         }
     }

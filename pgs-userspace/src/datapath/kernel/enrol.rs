@@ -139,8 +139,11 @@ impl KernelAccess {
     }
 
     /// Takes flows that nobody goes on with out of the tables. Their sockets are closed, or their
-    /// session is lost.
+    /// session is lost. A place that is free already has nothing to be taken out.
     pub(in crate::datapath) fn clear(&mut self, place: Place) {
+        if self.free.contains(&place) {
+            return;
+        }
         for direction in Direction::BOTH {
             let source = self.flows.source(place, direction);
             if source != 0 {
@@ -152,10 +155,7 @@ impl KernelAccess {
             }
             self.flows.end(place, direction);
         }
-        // A router that ends a session clears the place first, and says so only then.
-        if !self.free.contains(&place) {
-            self.free.push_back(place);
-        }
+        self.free.push_back(place);
     }
 
     /// Everything that can fail before any map is touched.

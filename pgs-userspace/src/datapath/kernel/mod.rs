@@ -21,6 +21,7 @@ mod refused;
 mod step;
 mod withdrawal;
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::fd::OwnedFd;
@@ -293,6 +294,11 @@ impl std::fmt::Debug for KernelAccess {
 }
 
 impl KernelAccess {
+    /// Gives none of these places to a session before it was cleared.
+    pub(super) fn reserve(&mut self, places: &HashSet<u32>) {
+        self.free.retain(|place| !places.contains(&place.0));
+    }
+
     /// What the flows count.
     pub(super) fn flows(&self) -> &Arc<FlowTable> {
         &self.flows

@@ -4,6 +4,7 @@ use super::Worker;
 use super::listen;
 use super::loan;
 use crate::datapath::handover::CloseReason;
+use crate::datapath::kernel::Place;
 use crate::datapath::reach::Meters;
 use crate::datapath::session::Session;
 
@@ -17,9 +18,26 @@ pub(super) struct Leaving {
     pub(super) enrols_none: bool,
     /// Sessions that go on alone, until it is certain whose they are.
     left: Vec<Left>,
+    /// Places that were to be cleared since: the other may have given them to sessions.
+    uncleared: Vec<Place>,
 }
 
 impl Worker {
+    /// Clears the place of another router's session, which has ended. Never that of one that this
+    /// worker has: what says that the other has ended is older than that.
+    pub(super) fn clear(&mut self, place: Place) {
+        if self.leaving.enrols_none {
+            self.leaving.uncleared.push(place);
+        } else if self.by_place.contains_key(&place) {
+            tracing::warn!(
+                place = place.number(),
+                "a session has the place to be cleared"
+            );
+        } else if let Some(kernel) = self.kernel.as_mut() {
+            kernel.clear(place);
+        }
+    }
+
     /// Makes ready for another router what goes on without this one, and does nothing with it any
     /// more. What is still in the maps is that one's as soon as it is there.
     pub(super) fn release(&mut self) {
@@ -90,6 +108,9 @@ impl Worker {
             session.take_back(kernel);
             let outcome = session.on_notice(&mut loan(&mut self.scratch, Some(kernel)));
             self.house(session, outcome);
+        }
+        for place in std::mem::take(&mut self.leaving.uncleared) {
+            self.clear(place);
         }
     }
 

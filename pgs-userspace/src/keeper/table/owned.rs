@@ -13,10 +13,15 @@ use super::offset;
 use crate::config::limits::KEEPER_SLOTS_MAX;
 use crate::config::limits::TABLE_READ_RECORDS;
 use crate::config::limits::TABLE_RECORD_BYTES;
+use crate::keeper::owner::Owner;
 use crate::keeper::store::Slot;
 
 /// In the header: how often anybody has been asked for anything.
 const ASKED_OFFSET: u64 = 16;
+/// In a record: the process that serves the session itself, or zero.
+const OWNER_OFFSET: u64 = 12;
+/// In a record: the session's id.
+const SESSION_OFFSET: u64 = 16;
 /// In a record: not zero where its owner is asked to end the session.
 const END_OFFSET: u64 = 1_016;
 
@@ -43,6 +48,24 @@ impl SessionTable {
             }
         }
         Ok(owned)
+    }
+
+    /// The session has ended, which this process had or leaves to any. Another's record that stands
+    /// there by now stays.
+    ///
+    /// # Errors
+    /// As of [`write`](Self::write).
+    pub fn clear_of(&self, slot: Slot, owner: Owner, session: u64) -> io::Result<()> {
+        let record = offset(slot.number());
+        let mut who = [0; 4];
+        self.file.read_exact_at(&mut who, record + OWNER_OFFSET)?;
+        let who = u32::from_le_bytes(who);
+        let own = (who == 0 || who == owner.process_id)
+            && self.number_at(record + SESSION_OFFSET)? == session;
+        match own {
+            true => self.clear(slot),
+            false => Ok(()),
+        }
     }
 
     /// Asks the owner of a session to end it. For the one router that is attached.
