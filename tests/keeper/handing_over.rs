@@ -14,11 +14,16 @@ use pgs_tests::login::PROTOCOL_3_0;
 use pgs_tests::login::startup_packet;
 use pgs_tests::process::eventually;
 use pgs_tests::wire::Wire;
+use rustix::process::Pid;
+use rustix::process::Resource;
+use rustix::process::Rlimit;
+use rustix::process::prlimit;
 use serde_json::Value;
 
 use crate::Scenario;
 use crate::ground::LIMIT;
 use crate::ground::QUIET;
+use crate::ground::descriptors;
 use crate::stage::SLOW;
 use crate::stage::Serving;
 use crate::stage::Stage;
@@ -45,6 +50,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     (
         "ended_sessions_leave_nothing_in_the_kernels_tables",
         ended_sessions_leave_nothing,
+    ),
+    (
+        "what_the_keeper_has_no_room_for_stays_behind",
+        what_the_keeper_has_no_room_for,
     ),
     (
         "a_relay_lets_go_of_what_only_the_kernel_path_serves",
@@ -314,6 +323,49 @@ fn ended_sessions_leave_nothing() -> anyhow::Result<()> {
     successor.goodbye(Farewell::Ended)?;
     drop(held);
     stage.ground.until_gone(keeper)
+}
+
+/// A session that is in the kernel, and of whose sockets the keeper could take none.
+fn what_the_keeper_has_no_room_for() -> anyhow::Result<()> {
+    let stage = Stage::new()?;
+    let mut first = stage.serve_in_kernel("first.log", &[])?;
+    let mut kept = stage.session()?;
+    echoes(&mut kept, b"kept")?;
+    stage.ground.until_slots(1)?;
+    // Room for whoever takes over, and not for the three sockets of one more session.
+    let keeper = stage.ground.report()?.keeper;
+    let room = descriptors(keeper)? as u64 + 2;
+    let limit = Rlimit {
+        current: Some(room),
+        maximum: Some(room),
+    };
+    let process = Pid::from_raw(keeper.cast_signed());
+    prlimit(process, Resource::Nofile, limit)?;
+    let mut refused = stage.session()?;
+    echoes(&mut refused, b"not kept")?;
+    eventually("the keeper says so", LIMIT, || {
+        Ok(first
+            .log()
+            .contains("the keeper takes no more")
+            .then_some(()))
+    })?;
+
+    let second = stage.serve_in_kernel("second.log", &["--take-over"])?;
+    echoes(&mut refused, b"with the first one")?;
+    echoes(&mut kept, b"with the second one")?;
+    let owner = format!("process {}", first.child.id());
+    let reasons: Vec<_> = stage
+        .sessions()?
+        .iter()
+        .map(|one| one["path_reason"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    ensure!(
+        reasons.len() == 2 && reasons[0].is_empty() && reasons[1].contains(&owner),
+        "{reasons:?}"
+    );
+    drop((refused, kept));
+    first.until_ended()?;
+    ends(second)
 }
 
 fn a_relay_lets_go() -> anyhow::Result<()> {

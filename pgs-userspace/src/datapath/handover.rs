@@ -69,8 +69,14 @@ pub trait Lease: fmt::Debug + Send {
     /// On whose account the session's bytes are.
     fn owner(&self) -> &str;
 
-    /// From here on the kernel can move the session's bytes without this process.
-    fn goes_on_alone(&self, place: u32, sockets: SessionSockets<'_>);
+    /// From here on the kernel can move the session's bytes without this process. Says whether it is
+    /// kept, so that another process can go on with it.
+    #[must_use]
+    fn goes_on_alone(&self, place: u32, sockets: SessionSockets<'_>) -> bool;
+
+    /// Whether what was kept still is, as far as is known.
+    #[must_use]
+    fn is_held(&self, place: u32) -> bool;
 
     /// Another process takes the others over; this session's bytes are only here, so it stays.
     fn stays(&self, place: u32);

@@ -50,7 +50,7 @@ impl Lease for KeepingLease {
         "test"
     }
 
-    fn goes_on_alone(&self, place: u32, sockets: SessionSockets<'_>) {
+    fn goes_on_alone(&self, place: u32, sockets: SessionSockets<'_>) -> bool {
         let SessionSockets {
             client,
             backend,
@@ -58,6 +58,11 @@ impl Lease for KeepingLease {
         } = sockets;
         let copy = |socket: BorrowedFd<'_>| socket.try_clone_to_owned().unwrap();
         *self.0.lock().unwrap() = Some((place, [client, backend, aside].map(copy)));
+        true
+    }
+
+    fn is_held(&self, _place: u32) -> bool {
+        true
     }
 
     fn stays(&self, _place: u32) {}
@@ -216,4 +221,48 @@ fn a_router_that_dies_before_it_has_let_go_leaves_a_session_that_ends() {
     done.store(true, Relaxed);
     worker.end_all(CloseReason::Shutdown);
     worker.join();
+}
+
+/// Of a session that could not be kept; told whether it stays.
+#[derive(Debug)]
+struct UnkeptLease(Arc<AtomicBool>);
+
+impl Lease for UnkeptLease {
+    fn owner(&self) -> &str {
+        "test"
+    }
+
+    fn goes_on_alone(&self, _place: u32, _sockets: SessionSockets<'_>) -> bool {
+        false
+    }
+
+    fn is_held(&self, _place: u32) -> bool {
+        true
+    }
+
+    fn stays(&self, _place: u32) {
+        self.0.store(true, Relaxed);
+    }
+
+    fn needs_this_process(&self, _place: u32) {}
+
+    fn released(self: Box<Self>) {}
+
+    fn closed(self: Box<Self>, _reason: CloseReason) {}
+}
+
+#[test]
+fn a_session_that_could_not_be_kept_stays() {
+    let Some(kernel) = kernel() else { return };
+    let stays = Arc::new(AtomicBool::new(false));
+    let lease = Box::new(UnkeptLease(Arc::clone(&stays)));
+    let mut handed = hand_over_on(&kernel, b"", lease, |_, _, _| {});
+    handed.wait_for_kernel();
+    let (released, at) = sync_channel(1);
+    handed.worker.reach().release(released);
+    at.recv_timeout(LIMIT).unwrap();
+    handed.worker.reach().released();
+    handed.client.write_all(b"question").unwrap();
+    expect(&mut handed.backend, b"question");
+    assert!(stays.load(Relaxed), "nobody is told of it");
 }

@@ -98,6 +98,8 @@ pub(super) struct KernelSession {
     pub(super) listening_to_backend: bool,
     /// Another router reads the notices: epoll listens always.
     pub(super) stays: bool,
+    /// Outside of this process: another one can go on with it.
+    pub(super) kept: bool,
     pub(super) backend: Backend,
     pub(super) habit: Habit,
 }
@@ -324,6 +326,7 @@ impl Session {
                     listening_to_client: false,
                     listening_to_backend: false,
                     stays: false,
+                    kept: false,
                     backend: Backend::default(),
                     habit: Habit::default(),
                 })

@@ -169,6 +169,8 @@ impl Session {
                     listening_to_client: false,
                     listening_to_backend: false,
                     stays: false,
+                    // It was given to this process from there.
+                    kept: true,
                     backend: Backend::of(standing),
                     habit: Habit::default(),
                 }),
@@ -186,8 +188,9 @@ impl Session {
         }
     }
 
-    /// Whether the session can be left to another router: all its bytes are the kernel's. Else it
-    /// stays, and needs no notices from here on, since those are the other's.
+    /// Whether the session can be left to another router: all its bytes are the kernel's, and its
+    /// sockets are kept. Else it stays, and needs no notices from here on, since those are the
+    /// other's.
     pub(super) fn prepare_to_leave(&mut self, kernel: &KernelAccess) -> bool {
         let flushed = self.to_client.is_flushed() && self.to_backend.is_flushed();
         let Path::Kernel(session) = &mut self.path else {
@@ -198,8 +201,11 @@ impl Session {
             Backend::Native { .. } => true,
             Backend::Filling { .. } | Backend::Leaving | Backend::Lagging { .. } => false,
         };
+        let place = session.enrolment.place().number();
         let alone = flushed
             && settled
+            && session.kept
+            && self.lease.is_held(place)
             && session.enrolment.aside().is_some()
             && Direction::BOTH.iter().all(|direction| {
                 kernel.unreceived(&session.enrolment, *direction) == Unreceived::Nothing
@@ -207,7 +213,8 @@ impl Session {
         session.stays = !alone;
         session.listen_to_both(kernel, !alone);
         if !alone && session.enrolment.aside().is_some() {
-            self.lease.stays(session.enrolment.place().number());
+            self.lease.stays(place);
+            session.kept = false;
         }
         alone
     }
@@ -228,8 +235,9 @@ impl Session {
     }
 
     /// Has the session kept, if it can go on without this process.
-    pub(super) fn keep(&self) {
-        if let (Path::Kernel(session), Some(aside)) = (&self.path, self.aside())
+    pub(super) fn keep(&mut self) {
+        if let Path::Kernel(session) = &mut self.path
+            && let Some(aside) = session.enrolment.aside()
             && !session.stays
         {
             let sockets = SessionSockets {
@@ -237,8 +245,8 @@ impl Session {
                 backend: self.backend.as_fd(),
                 aside: aside.as_fd(),
             };
-            self.lease
-                .goes_on_alone(session.enrolment.place().number(), sockets);
+            let place = session.enrolment.place().number();
+            session.kept = self.lease.goes_on_alone(place, sockets);
         }
     }
 }

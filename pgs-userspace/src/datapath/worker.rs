@@ -140,8 +140,8 @@ impl Worker {
                 Command::Released => self.released(),
                 Command::TakeBack => self.take_back(),
                 Command::KeepAgain => {
-                    for entry in &self.sessions {
-                        if let Some(session) = &entry.session {
+                    for entry in &mut self.sessions {
+                        if let Some(session) = &mut entry.session {
                             session.keep();
                         }
                     }

@@ -38,7 +38,13 @@ impl Lease for Told {
         "test"
     }
 
-    fn goes_on_alone(&self, _place: u32, _sockets: SessionSockets<'_>) {}
+    fn goes_on_alone(&self, _place: u32, _sockets: SessionSockets<'_>) -> bool {
+        true
+    }
+
+    fn is_held(&self, _place: u32) -> bool {
+        true
+    }
 
     fn stays(&self, _place: u32) {}
 

@@ -131,9 +131,13 @@ impl Connections {
 
     /// Says something to one of them; who does not take it, or is gone, will be seen to close.
     pub(super) fn tell(&self, id: u64, message: &Message) {
-        if let Some(one) = self.all.get(&id) {
-            drop(channel::send(&one.socket, message, &[], Patience::None));
-        }
+        let _taken = self.try_to_tell(id, message);
+    }
+
+    /// The same; whether it was taken.
+    pub(super) fn try_to_tell(&self, id: u64, message: &Message) -> bool {
+        let one = self.all.get(&id);
+        one.is_some_and(|one| channel::send(&one.socket, message, &[], Patience::None).is_ok())
     }
 
     pub(super) fn refuse(&self, id: u64, refusal: Refusal, in_the_way: Option<u64>) {

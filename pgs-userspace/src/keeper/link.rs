@@ -6,6 +6,7 @@
 //! gone, and starts another.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
@@ -71,6 +72,8 @@ pub(super) struct Shared {
     pub(super) stopping: AtomicBool,
     line: RwLock<Option<Arc<Socket>>>,
     globals: Mutex<BTreeMap<GlobalName, OwnedFd>>,
+    /// Slots that the keeper had no room for.
+    untaken: Mutex<BTreeSet<Slot>>,
     health: Mutex<Health>,
     process_id: AtomicU32,
 }
@@ -90,6 +93,7 @@ impl ProcessStore {
             stopping: AtomicBool::new(false),
             line: RwLock::default(),
             globals: Mutex::default(),
+            untaken: Mutex::default(),
             health: Mutex::new(Health::Working),
             process_id: AtomicU32::new(0),
         });
@@ -147,13 +151,20 @@ impl DescriptorStore for ProcessStore {
             copies.map(Some).map_err(StoreError::system("dup"))
         };
         let borrowed = SlotDescriptors::from_parts(descriptors.parts().map(Option::<&_>::copied));
+        // What the keeper says of this one comes after it is sent.
+        lock(&self.shared.untaken).remove(&slot);
         let (message, all) = gather(std::iter::once((slot, borrowed)));
         self.shared.say(slot, &message, &all, copies)
     }
 
     fn drop_slot(&self, slot: Slot) -> Result<(), StoreError> {
+        lock(&self.shared.untaken).remove(&slot);
         let message = Message::DropSlots(vec![slot]);
         self.shared.say(slot, &message, &[], || Ok(None))
+    }
+
+    fn holds_slot(&self, slot: Slot) -> bool {
+        self.shared.line().is_ok() && !lock(&self.shared.untaken).contains(&slot)
     }
 
     fn take_all(&self) -> Held {
@@ -208,6 +219,7 @@ impl Shared {
         *self.line.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.process_id.store(0, Relaxed);
         self.backlog.clear();
+        lock(&self.untaken).clear();
         self.set_health(Health::Failing(why.to_owned()));
     }
 
@@ -217,6 +229,15 @@ impl Shared {
 
     pub(super) fn set_health(&self, health: Health) {
         *lock(&self.health) = health;
+    }
+
+    /// The keeper has no room for more.
+    pub(super) fn is_refused(&self, slots: Vec<Slot>) {
+        let why = "the keeper takes no more: some sessions end with this process";
+        let hint = "raise the limit on open files";
+        tracing::warn!(why, slots = slots.len(), hint);
+        self.set_health(Health::Failing(why.to_owned()));
+        lock(&self.untaken).extend(slots);
     }
 
     /// Gives a new keeper what belongs to no slot.

@@ -190,11 +190,8 @@ fn hear(shared: &Shared, socket: &Socket, listener: &Listener) -> Option<End> {
         Message::Refused {
             refusal: Refusal::Full,
             ..
-        } => {
-            let why = "the keeper takes no more: some sessions end with this process";
-            tracing::warn!(why, hint = "raise the limit on open files");
-            shared.set_health(Health::Failing(why.to_owned()));
-        }
+        } => shared.is_refused(Vec::new()),
+        Message::DropSlots(slots) => shared.is_refused(slots),
         other => return Some(End::Lost(format!("it said {other:?}"))),
     }
     None

@@ -69,7 +69,7 @@ pub(super) enum Message {
     DropGlobal(GlobalName),
     /// Either: slots with their descriptors.
     Slots(Vec<(Slot, PartMask)>),
-    /// Router: let go of slots.
+    /// Router: let go of slots. Keeper: there was no room for them.
     DropSlots(Vec<Slot>),
     /// Router: give me everything.
     TakeAll,

@@ -8,6 +8,7 @@
 //!
 //! **Invariant:** at most one router is attached, and it alone changes what is kept.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
@@ -25,6 +26,8 @@ use super::holdings::Holdings;
 use super::message::Message;
 use super::message::Refusal;
 use super::store::Farewell;
+use super::store::Slot;
+use crate::config::limits::KEEPER_DROPS_PER_MESSAGE_MAX;
 use crate::config::limits::KEEPER_TAKEOVER_DEADLINE;
 
 /// Whether the process goes on.
@@ -46,6 +49,8 @@ struct Alone {
 #[derive(Debug)]
 pub(super) struct Keeper {
     holdings: Holdings,
+    /// Slots for which there was no room, and the router does not know it yet.
+    untaken: BTreeSet<Slot>,
     alone: Option<Alone>,
     return_wait: Duration,
 }
@@ -54,6 +59,7 @@ impl Keeper {
     pub(super) fn new(return_wait: Duration) -> Self {
         Self {
             holdings: Holdings::default(),
+            untaken: BTreeSet::new(),
             alone: None,
             return_wait,
         }
@@ -138,11 +144,13 @@ impl Keeper {
         };
         match channel::receive(socket) {
             Ok(Received::Message(message, descriptors)) => {
-                self.act(id, role, message, descriptors, connections)
+                let act = self.act(id, role, message, descriptors, connections);
+                self.tell_untaken(connections);
+                act
             }
             Ok(Received::WithoutDescriptors(message)) => {
-                self.without_descriptors(&message);
-                connections.refuse(id, Refusal::Full, None);
+                self.without_descriptors(message, id, connections);
+                self.tell_untaken(connections);
                 Act::GoOn
             }
             // What is no message comes from no router of ours: its connection is worth nothing.
@@ -205,6 +213,8 @@ impl Keeper {
 
     fn welcome(&mut self, id: u64, connections: &mut Connections) {
         connections.set_role(id, Role::Router);
+        // What the last router was not told is nothing to this one.
+        self.untaken.clear();
         self.alone = None;
         let welcome = Message::Welcome {
             globals: self.holdings.global_count(),
@@ -274,9 +284,15 @@ impl Keeper {
                 }
             }
             Message::DropGlobal(name) => self.holdings.drop_global(&name),
-            Message::Slots(slots) => self.holdings.put_slots(slots, descriptors),
+            Message::Slots(slots) => {
+                for (slot, _) in &slots {
+                    self.untaken.remove(slot);
+                }
+                self.holdings.put_slots(slots, descriptors);
+            }
             Message::DropSlots(slots) => {
                 for slot in slots {
+                    self.untaken.remove(&slot);
                     self.holdings.drop_slot(slot);
                 }
             }
@@ -285,15 +301,33 @@ impl Keeper {
     }
 
     /// What was to be replaced is not what is there: it must not come back.
-    fn without_descriptors(&mut self, message: &Message) {
+    fn without_descriptors(&mut self, message: Message, id: u64, connections: &Connections) {
         match message {
-            Message::Global(name) => self.holdings.drop_global(name),
+            Message::Global(name) => {
+                self.holdings.drop_global(&name);
+                connections.refuse(id, Refusal::Full, None);
+            }
             Message::Slots(slots) => {
                 for (slot, _) in slots {
-                    self.holdings.drop_slot(*slot);
+                    self.holdings.drop_slot(slot);
+                    self.untaken.insert(slot);
                 }
             }
-            _ => {}
+            _ => connections.refuse(id, Refusal::Full, None),
+        }
+    }
+
+    /// Tells the router which slots there was no room for. Where its queue is full just now, it is
+    /// told with the next thing that it says.
+    fn tell_untaken(&mut self, connections: &Connections) {
+        let slots = self.untaken.iter().copied();
+        let slots: Vec<_> = slots.take(KEEPER_DROPS_PER_MESSAGE_MAX).collect();
+        if let (false, Some(router)) = (slots.is_empty(), connections.router())
+            && connections.try_to_tell(router, &Message::DropSlots(slots.clone()))
+        {
+            for slot in slots {
+                self.untaken.remove(&slot);
+            }
         }
     }
 }

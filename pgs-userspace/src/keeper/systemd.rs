@@ -243,6 +243,10 @@ impl DescriptorStore for SystemdStore {
         (0..PART_NAMES.len()).try_for_each(|part| self.remove(&slot_name(slot, part)))
     }
 
+    fn holds_slot(&self, _: Slot) -> bool {
+        true
+    }
+
     fn take_all(&self) -> Held {
         // Nothing that holds the lock can leave its content half-changed.
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);

@@ -60,24 +60,36 @@ impl Keeping {
         self.place.get()
     }
 
-    /// The kernel can move this session's bytes without this process.
-    pub(super) fn keep(&self, number: u32, session: &Session, sockets: SessionSockets<'_>) {
+    /// The kernel can move this session's bytes without this process. Whether it is kept.
+    pub(super) fn keep(&self, number: u32, session: &Session, sockets: SessionSockets<'_>) -> bool {
         let (Some(place), Some(slot)) = (self.place(), Slot::new(number)) else {
-            return;
+            return false;
         };
         let (record, totals) = describe(session);
         // The record first: a slot without one is nobody's.
         if let Err(error) = place.table.write(slot, &record, totals) {
             tracing::warn!(%error, session = session.id, "this session ends with this process");
-            return;
+            return false;
         }
         let descriptors = SlotDescriptors {
             client: Some(sockets.client),
             backend: Some(sockets.backend),
             aside: Some(sockets.aside),
         };
-        if let Err(error) = place.store.put_slot(slot, &descriptors) {
-            tracing::debug!(%error, session = session.id, "this session ends with this process");
+        match place.store.put_slot(slot, &descriptors) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(%error, session = session.id, "it ends with this process");
+                false
+            }
+        }
+    }
+
+    /// Whether what was kept there still is, as far as the store has said.
+    pub(super) fn holds(&self, number: u32) -> bool {
+        match (self.place(), Slot::new(number)) {
+            (Some(place), Some(slot)) => place.store.holds_slot(slot),
+            _ => false,
         }
     }
 

@@ -68,8 +68,12 @@ impl Lease for SessionLease {
         self.session.tenant.as_str()
     }
 
-    fn goes_on_alone(&self, place: u32, sockets: SessionSockets<'_>) {
-        self.sessions.keeping.keep(place, &self.session, sockets);
+    fn goes_on_alone(&self, place: u32, sockets: SessionSockets<'_>) -> bool {
+        self.sessions.keeping.keep(place, &self.session, sockets)
+    }
+
+    fn is_held(&self, place: u32) -> bool {
+        self.sessions.keeping.holds(place)
     }
 
     fn stays(&self, place: u32) {
