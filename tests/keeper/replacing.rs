@@ -35,6 +35,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         "a_keeper_of_another_router_is_replaced",
         a_keeper_of_another_router_is_replaced,
     ),
+    (
+        "a_keeper_that_lets_another_in_too_late_is_replaced",
+        a_keeper_that_lets_another_in_too_late,
+    ),
     ("where_there_can_be_no_keeper", where_there_can_be_no_keeper),
 ];
 
@@ -110,6 +114,34 @@ fn a_keeper_of_another_router_is_replaced() -> anyhow::Result<()> {
     ensure!(second != first);
     store.goodbye(Farewell::Ended)?;
     ground.until_gone(second)
+}
+
+/// It stands still while one router leaves: that one goes on, and has to have a keeper.
+fn a_keeper_that_lets_another_in_too_late() -> anyhow::Result<()> {
+    let ground = Ground::new(WAIT)?;
+    let (old, events) = ground.attach(false)?;
+    let first = ground.report()?.keeper;
+    let (_far, near) = UnixStream::pair()?;
+    let session = SlotDescriptors::from_parts([Some(near.as_fd()), None, None]);
+    std::thread::scope(|scope| {
+        let next = scope.spawn(|| ground.attach(true));
+        let asked = events.recv_timeout(LIMIT)?;
+        ensure!(matches!(asked, Event::LetGo { .. }), "{asked:?}");
+        signal(first, Signal::SIGSTOP)?;
+        let left = old.goodbye(Farewell::HandingOver);
+        ensure!(matches!(left, Err(StoreError::Gone)), "{left:?}");
+        signal(first, Signal::SIGCONT)?;
+        // Without the run directory's lock it gives up, with whatever keeper it has.
+        if let Ok(Ok((next, _))) = next.join() {
+            drop(next.goodbye(Farewell::Ended));
+        }
+        anyhow::Ok(())
+    })?;
+    replaced(&events)?;
+    old.put_slot(slot(4), &session)?;
+    ground.until_slots(1)?;
+    ensure!(old.health() == Health::Working, "{:?}", old.health());
+    Ok(old.goodbye(Farewell::Ended)?)
 }
 
 fn where_there_can_be_no_keeper() -> anyhow::Result<()> {

@@ -189,8 +189,11 @@ impl DescriptorStore for ProcessStore {
         // Not answered: the thread has ended, with its keeper.
         let result = answered
             .recv_timeout(KEEPER_EXCHANGE_DEADLINE)
-            .unwrap_or(Err(StoreError::Gone));
-        drop(lock(&self.shared.leaving).take());
+            .unwrap_or_else(|_| {
+                // From here on an answer is too late; one in the last moment counts.
+                drop(lock(&self.shared.leaving).take());
+                answered.try_recv().unwrap_or(Err(StoreError::Gone))
+            });
         if result.is_ok() || farewell == Farewell::Ended {
             self.shared.stopping.store(true, Relaxed);
             self.shared.backlog.wake();

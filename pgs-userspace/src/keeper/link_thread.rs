@@ -180,13 +180,18 @@ fn hear(shared: &Shared, socket: &Socket, listener: &Listener) -> Option<End> {
     match message {
         Message::LetGo { process_id } => listener(Event::LetGo { process_id }),
         Message::Released => {
-            answer(shared, Ok(()));
-            return Some(End::HandedOver);
+            return Some(match answer(shared, Ok(())) {
+                true => End::HandedOver,
+                // This router has stopped waiting and goes on.
+                false => End::Lost("it let another router in, too late".to_owned()),
+            });
         }
         Message::Refused {
             refusal: Refusal::NobodyWaits,
             ..
-        } => answer(shared, Err(StoreError::NobodyWaits)),
+        } => {
+            answer(shared, Err(StoreError::NobodyWaits));
+        }
         Message::Refused {
             refusal: Refusal::Full,
             ..
@@ -235,11 +240,12 @@ fn leave(shared: &Shared, socket: &Socket) -> Result<(), String> {
         .map_err(|error| format!("sendmsg: {error}"))
 }
 
-fn answer(shared: &Shared, result: Result<(), StoreError>) {
-    if let Some(leaving) = lock(&shared.leaving).take() {
-        // Who asked may have stopped waiting.
-        drop(leaving.answer.send(result));
-    }
+/// False where nobody waits for it any more.
+fn answer(shared: &Shared, result: Result<(), StoreError>) -> bool {
+    // Under the lock, so that who gives up knows whether it has been sent.
+    let mut leaving = lock(&shared.leaving);
+    let one = leaving.take();
+    one.is_some_and(|one| one.answer.send(result).is_ok())
 }
 
 /// A keeper that has been told to end does so at once; one that does not is ended.
