@@ -37,6 +37,7 @@ use super::token::pack;
 use super::token::unpack;
 use crate::config::limits::EPOLL_GRANULE;
 use crate::config::limits::RELAY_BUFFER_BYTES;
+use crate::config::limits::WORKER_COMMANDS_AT_ONCE_MAX;
 use crate::config::limits::WORKER_EVENTS_MAX;
 
 /// The thread's own.
@@ -122,38 +123,50 @@ impl Worker {
     fn take_commands(&mut self) {
         // Reset before the inbox is read: a command that comes later wakes again.
         self.inbox.wake.read().ok();
-        while let Ok(command) = self.inbox.commands.try_recv() {
-            match command {
-                Command::Adopt(handover) => self.adopt(*handover),
-                Command::Resume(orphan) => self.resume(*orphan),
-                Command::Clear(place) => self.clear(place),
-                Command::Reserve(places) => {
-                    if let Some(kernel) = self.kernel.as_mut() {
-                        kernel.reserve(&places);
-                    }
-                }
-                Command::Release(done) => {
-                    self.release();
-                    // Whoever waited may have given up.
-                    let _gone = done.try_send(());
-                }
-                Command::Released => self.released(),
-                Command::TakeBack => self.take_back(),
-                Command::KeepAgain => {
-                    for entry in &mut self.sessions {
-                        if let Some(session) = &mut entry.session {
-                            session.keep();
-                        }
-                    }
-                }
-                Command::Notice(place) => self.on_notice(place),
-                Command::End(meters, reason) => self.end(&meters, &reason),
-                Command::EndAll(reason) => {
-                    self.ending = true;
-                    self.end_all(&reason);
+        for _ in 0..WORKER_COMMANDS_AT_ONCE_MAX {
+            let Ok(command) = self.inbox.commands.try_recv() else {
+                return self.look_at_all();
+            };
+            self.take(command);
+        }
+        // There may be more: after what epoll and the clock say by now.
+        self.inbox.wake.write(1).ok();
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Adopt(handover) => self.adopt(*handover),
+            Command::Resume(orphan) => self.resume(*orphan),
+            Command::Clear(place) => self.clear(place),
+            Command::Reserve(places) => {
+                if let Some(kernel) = self.kernel.as_mut() {
+                    kernel.reserve(&places);
                 }
             }
+            Command::Release(done) => {
+                self.release();
+                // Whoever waited may have given up.
+                let _gone = done.try_send(());
+            }
+            Command::Released => self.released(),
+            Command::TakeBack => self.take_back(),
+            Command::KeepAgain => {
+                for entry in &mut self.sessions {
+                    if let Some(session) = &mut entry.session {
+                        session.keep();
+                    }
+                }
+            }
+            Command::Notice(place) => self.on_notice(place),
+            Command::End(meters, reason) => self.end(&meters, &reason),
+            Command::EndAll(reason) => {
+                self.ending = true;
+                self.end_all(&reason);
+            }
         }
+    }
+
+    fn look_at_all(&mut self) {
         // Behind the commands: a session that one of them brought may be the one that it is about.
         if self.inbox.look_at_all.swap(false, SeqCst) {
             for index in 0..self.sessions.len() {

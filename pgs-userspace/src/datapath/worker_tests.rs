@@ -160,3 +160,25 @@ fn what_epoll_does_not_take_is_said_of_the_right_side() {
     worker.adopt(handover);
     assert_eq!(reasons.try_recv(), Ok(CloseReason::BackendFailed(why)));
 }
+
+#[test]
+fn a_flood_of_commands_lets_events_and_alarms_have_their_turn() {
+    let (reach, inbox) = WorkerReach::new(2 * WORKER_COMMANDS_AT_ONCE_MAX).unwrap();
+    let mut worker = Worker::new(inbox, None).unwrap();
+    let (closed, reasons) = channel();
+    let sessions = sessions(&mut worker, &closed);
+    for _ in 0..WORKER_COMMANDS_AT_ONCE_MAX {
+        assert!(reach.notice(Place::from_number(7)));
+    }
+    let meters: Meters = sessions.iter().map(|session| &session.meter).collect();
+    assert!(reach.end(&Arc::new(meters), &CloseReason::Terminated));
+    worker.take_commands();
+    assert_eq!(reasons.try_iter().count(), 0, "all were taken at once");
+    let mut events = [EpollEvent::empty()];
+    let woken = worker.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap();
+    assert_eq!((woken, events[0].data()), (1, WAKE_TOKEN));
+    worker.take_commands();
+    assert_eq!(reasons.try_iter().count(), SESSIONS);
+    let woken = worker.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap();
+    assert_eq!(woken, 0, "it does not come to rest");
+}

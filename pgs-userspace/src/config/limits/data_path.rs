@@ -22,5 +22,8 @@ pub const WORKERS_MAX: usize = 64;
 /// at all its sessions.
 pub const WORKER_COMMANDS_MAX: usize = 16_384;
 
+/// Commands that a worker takes at once, before it looks at events and alarms again.
+pub const WORKER_COMMANDS_AT_ONCE_MAX: usize = 256;
+
 /// epoll waits in whole milliseconds. A wait is rounded up by this, or it would end in a busy loop.
 pub const EPOLL_GRANULE: Duration = Duration::from_micros(999);
