@@ -99,3 +99,6 @@ pub const DRAIN_POLL_INTERVAL_MAX: Duration = Duration::from_millis(500);
 
 /// For the kernel's answer about one socket; it comes within the request, or something is wrong.
 pub const SOCK_DIAG_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Answers to earlier questions about sockets, given up by then, that are thrown away before one.
+pub const SOCK_DIAG_STALE_ANSWERS_MAX: usize = 64;

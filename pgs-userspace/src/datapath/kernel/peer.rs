@@ -14,6 +14,7 @@ use socket2::Socket;
 use socket2::Type;
 
 use crate::config::limits::SOCK_DIAG_DEADLINE;
+use crate::config::limits::SOCK_DIAG_STALE_ANSWERS_MAX;
 use crate::datapath::socket::cookie;
 
 /// `NETLINK_SOCK_DIAG`, `include/uapi/linux/netlink.h`.
@@ -37,6 +38,8 @@ const NO_COOKIE: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct PeerCookies {
     netlink: Socket,
+    /// Of the last question. Its answer has the same.
+    sequence: u32,
 }
 
 impl PeerCookies {
@@ -45,7 +48,10 @@ impl PeerCookies {
         let protocol = Some(Protocol::from(NETLINK_SOCK_DIAG));
         let netlink = Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, protocol)?;
         netlink.set_read_timeout(Some(SOCK_DIAG_DEADLINE))?;
-        Ok(Self { netlink })
+        Ok(Self {
+            netlink,
+            sequence: 0,
+        })
     }
 
     /// Cookie of the socket at the other end of `socket`.
@@ -69,23 +75,32 @@ impl PeerCookies {
     }
 
     fn ask(&mut self, inode: u32) -> io::Result<Answer> {
-        self.netlink.send(&request(inode))?;
+        self.sequence = self.sequence.wrapping_add(1);
+        self.netlink.send(&request(inode, self.sequence))?;
         let mut buffer = [0u8; 512];
-        let length = self.netlink.read(&mut buffer)?;
-        let answer = parse(&buffer[..length])?;
-        if answer.inode == inode {
-            Ok(answer)
-        } else {
-            Err(io::Error::other("sock_diag answered for another socket"))
+        for _ in 0..SOCK_DIAG_STALE_ANSWERS_MAX {
+            let length = self.netlink.read(&mut buffer)?;
+            let bytes = &buffer[..length];
+            // What came too late for an earlier question says nothing of this one.
+            if u32::from_ne_bytes(field(bytes, 8)?) != self.sequence {
+                continue;
+            }
+            let answer = parse(bytes)?;
+            return match answer.inode == inode {
+                true => Ok(answer),
+                false => Err(io::Error::other("sock_diag answered for another socket")),
+            };
         }
+        Err(io::Error::other("sock_diag answered to other questions"))
     }
 }
 
-fn request(inode: u32) -> [u8; REQUEST_BYTES] {
+fn request(inode: u32, sequence: u32) -> [u8; REQUEST_BYTES] {
     let mut bytes = [0u8; REQUEST_BYTES];
     bytes[0..4].copy_from_slice(&(REQUEST_BYTES as u32).to_ne_bytes());
     bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     bytes[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
     bytes[HEADER_BYTES] = libc::AF_UNIX as u8;
     bytes[20..24].copy_from_slice(&u32::MAX.to_ne_bytes());
     bytes[24..28].copy_from_slice(&inode.to_ne_bytes());
@@ -162,6 +177,21 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_came_too_late_is_not_the_next_ones() {
+        let (left, right) = UnixStream::pair().unwrap();
+        let mut peers = PeerCookies::open().unwrap();
+        for given_up in 0..3 {
+            let (other, _far) = UnixStream::pair().unwrap();
+            let inode = u32::try_from(fstat(&other).unwrap().st_ino).unwrap();
+            // One of a socket, and one that there is no such socket.
+            let late = request(inode * u32::from(given_up != 1), peers.sequence);
+            peers.netlink.send(&late).unwrap();
+        }
+        assert_eq!(peers.of(&left).unwrap(), cookie(&right).unwrap());
+        assert_eq!(peers.of(&right).unwrap(), cookie(&left).unwrap());
+    }
+
+    #[test]
     fn a_socket_without_a_peer_is_an_error() {
         let lonely = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
         assert!(PeerCookies::open().unwrap().of(&lonely).is_err());
@@ -169,7 +199,7 @@ mod tests {
 
     #[test]
     fn truncated_answers_are_errors() {
-        let whole = request(7);
+        let whole = request(7, 1);
         for length in 0..MESSAGE_BYTES {
             assert!(
                 parse(&whole[..length.min(whole.len())]).is_err(),
