@@ -359,7 +359,7 @@ fn notify(index: u32) {
         flow: index,
         reserved: 0,
     };
-    // There is room for a notice of every session.
+    // Where it finds no room it is lost: whoever reads a full ring looks at all sessions.
     let _full = NOTICES.output(notice, 0);
 }
 

@@ -11,6 +11,7 @@ use super::kernel;
 use super::kernel::Notices;
 use super::reach::WorkerHandle;
 use super::reach::WorkerReach;
+use crate::config::limits::NOTICES_OF_FULL_RING;
 use crate::config::limits::NOTICES_WAIT;
 use crate::privileges;
 
@@ -61,7 +62,8 @@ pub(super) fn follow(
             }
             // Who pauses waits for this lock: nothing is read afterwards.
             let _reading = following.wait_while_paused();
-            notices.read(|place| bring(&workers, place));
+            let count = notices.read(|place| bring(&workers, place));
+            make_up_for_lost(&workers, count);
         }
     };
     std::thread::Builder::new()
@@ -73,9 +75,44 @@ pub(super) fn follow(
     Ok(())
 }
 
+/// So many notices were read at once. As many as the ring holds: others may have found no room.
+fn make_up_for_lost(workers: &[WorkerReach], count: usize) {
+    if count >= NOTICES_OF_FULL_RING {
+        tracing::warn!(
+            count,
+            "the ring of notices was full: all sessions are looked at"
+        );
+        for worker in workers {
+            worker.look_at_all();
+        }
+    }
+}
+
 fn bring(workers: &[WorkerReach], place: kernel::Place) {
     let part = kernel::part_of(place, workers.len() as u32);
     if !workers[part as usize % workers.len()].notice(place) {
         tracing::error!("a worker has ended: a client's bytes wait");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use super::*;
+
+    #[test]
+    fn a_full_ring_has_every_session_looked_at() {
+        let (worker, inbox) = WorkerReach::new(1).unwrap();
+        let asked = |count| {
+            make_up_for_lost(std::slice::from_ref(&worker), count);
+            let woken = inbox.wake.read().is_ok();
+            let asked = inbox.look_at_all.swap(false, SeqCst);
+            assert_eq!(woken, asked);
+            asked
+        };
+        // The kernel refuses a notice that would fill the ring to its last byte.
+        assert!(asked(pgs_common::flow::NOTICES_BYTES as usize / 16 - 1));
+        assert!(!asked(pgs_common::flow::NOTICES_BYTES as usize / 16 - 2));
     }
 }

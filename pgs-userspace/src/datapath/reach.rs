@@ -193,6 +193,12 @@ impl WorkerReach {
         !matches!(told, Err(TrySendError::Disconnected(_)))
     }
 
+    /// Has the worker look at all its sessions: of some it may not have been told.
+    pub(super) fn look_at_all(&self) {
+        self.look_at_all.store(true, SeqCst);
+        self.wake();
+    }
+
     /// Ends the sessions that these meters count, those that are this worker's. Waits for its
     /// place: nobody asks again.
     pub(super) fn end(&self, meters: &Arc<Meters>, reason: &CloseReason) -> bool {

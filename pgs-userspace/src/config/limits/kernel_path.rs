@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgs_common::flow::Bounds;
+use pgs_common::flow::NOTICES_BYTES;
 
 /// Bounds of the verdict program.
 ///
@@ -99,6 +100,10 @@ pub const DRAIN_POLL_INTERVAL_MAX: Duration = Duration::from_millis(500);
 
 /// For the kernel's answer about one socket; it comes within the request, or something is wrong.
 pub const SOCK_DIAG_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Notices that a full ring holds: each takes 8 bytes of header and 8 of content, and the kernel
+/// leaves one byte free. Who reads fewer at once has lost none.
+pub const NOTICES_OF_FULL_RING: usize = NOTICES_BYTES as usize / 16 - 1;
 
 /// Answers to earlier questions about sockets, given up by then, that are thrown away before one.
 pub const SOCK_DIAG_STALE_ANSWERS_MAX: usize = 64;

@@ -44,12 +44,15 @@ impl Notices {
         }
     }
 
-    /// Takes every notice that is there, and tells `each` of it.
-    pub(in crate::datapath) fn read(&mut self, mut each: impl FnMut(Place)) {
+    /// Takes every notice that is there, and tells `each` of it. How many there were.
+    pub(in crate::datapath) fn read(&mut self, mut each: impl FnMut(Place)) -> usize {
+        let mut count = 0;
         while let Some(notice) = self.ring.next() {
             if let Some(flow) = notice.first_chunk::<4>() {
                 each(Place::of_flow(u32::from_ne_bytes(*flow)));
             }
+            count += 1;
         }
+        count
     }
 }
