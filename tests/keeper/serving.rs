@@ -1,5 +1,6 @@
 //! The real `pgs serve`: killed, taken over, without a keeper. This process plays its tenant.
 
+use std::net::TcpListener;
 use std::net::TcpStream;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -30,6 +31,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     (
         "a_second_router_is_refused_with_the_way_out",
         a_second_router_is_refused,
+    ),
+    (
+        "a_new_router_without_its_port_leaves_the_old_one_alone",
+        a_new_router_without_its_port,
     ),
     (
         "a_new_router_takes_over_under_load",
@@ -102,6 +107,31 @@ fn a_second_router_is_refused() -> anyhow::Result<()> {
     )?;
     echoes(&mut stage.session()?, b"still here")?;
     ends_and_leaves_nothing(&stage, first)
+}
+
+/// One of its ports is somebody else's, which it finds out before the first one lets go.
+fn a_new_router_without_its_port() -> anyhow::Result<()> {
+    let stage = Stage::new()?;
+    let first = stage.serve("first.log", &[])?;
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let address = taken.local_addr()?.to_string();
+    let arguments = ["--take-over", "--listen", &address];
+    let second = run(&mut stage.serve_command(&arguments), LIMIT)?;
+    ensure!(!second.status.success(), "{second:?}");
+    for word in [&address[..], "the address is in use"] {
+        ensure!(second.stderr.contains(word), "no {word}: {second:?}");
+    }
+    let log = first.log();
+    ensure!(!log.contains("another router takes over"), "{log}");
+    echoes(&mut stage.session()?, b"still here")?;
+    // And where it can have both, the new one and the kept one.
+    drop(taken);
+    let third = stage.serve("third.log", &arguments)?;
+    drop(TcpStream::connect(&address)?);
+    echoes(&mut stage.session()?, b"the next one")?;
+    let mut first = first;
+    first.until_ended()?;
+    ends_and_leaves_nothing(&stage, third)
 }
 
 fn a_new_router_takes_over_under_load() -> anyhow::Result<()> {

@@ -28,8 +28,8 @@ use crate::config::limits::LISTEN_BACKLOG_MAX;
 use crate::config::sections::Limits;
 use crate::tenant::id::TenantId;
 
-/// Binds and listens.
-pub(super) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+/// A socket of this address, which does not listen yet.
+pub(super) fn bind(address: SocketAddr) -> std::io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -42,6 +42,11 @@ pub(super) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// From here on connections wait there.
+pub(super) fn listen(socket: Socket) -> std::io::Result<TcpListener> {
     socket.listen(LISTEN_BACKLOG_MAX)?;
     TcpListener::from_std(socket.into())
 }

@@ -10,6 +10,7 @@ mod admission;
 mod admit;
 mod arriving;
 mod backend;
+mod binding;
 mod budget;
 mod cancel;
 mod client;

@@ -18,6 +18,7 @@ use super::accepting::Accepting;
 use super::admin;
 use super::admin::Process;
 use super::admission::Admission;
+use super::binding::Bound;
 use super::budget::Budget;
 use super::budget::budget;
 use super::cancel::CancelTable;
@@ -28,7 +29,6 @@ use super::ending::Ending;
 use super::ending::Leaving;
 use super::idle;
 use super::keeping::TABLE;
-use super::listener;
 use super::live::Live;
 use super::live::Rules;
 use super::namespace::Namespaces;
@@ -157,9 +157,10 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let routes = RouteTable::open(&settings.directories, configuration.tenant_defaults.clone())?;
     let encryption = encryption(&settings, &routes)?;
     let prepared = Prepared::new(configuration.serve.path)?;
+    let bound = Bound::beforehand(&settings).await?;
     let (mut survival, mut held) = Survival::begin(&settings).await?;
     let mut kept = KeptListeners::of(&mut held);
-    let listeners = bind_all(&configuration.serve.listen, &mut kept)?;
+    let listeners = bound.listen(&configuration.serve.listen, &mut kept)?;
     survival.keep_listeners(&listeners, &kept.names);
     drop(kept);
     let admin_path = settings.directories.admin_socket();
@@ -307,30 +308,6 @@ fn encryption(settings: &Settings, routes: &RouteTable) -> Result<Encryption, Se
         return Err(ServeError::NoCertificate(directory));
     }
     Ok(encryption)
-}
-
-/// Listens on every address, with the socket that was kept for it where there is one.
-fn bind_all(
-    addresses: &[ListenOn],
-    kept: &mut KeptListeners,
-) -> Result<Vec<Arc<TcpListener>>, ServeError> {
-    let mut bind = |address: &SocketAddr| {
-        let kept = kept.take(*address);
-        kept.unwrap_or_else(|| listener::bind(*address))
-    };
-    addresses
-        .iter()
-        .map(|ListenOn { address, .. }| {
-            let listener = bind(address).map_err(|error: io::Error| match error.kind() {
-                io::ErrorKind::AddrInUse => ServeError::AddressInUse { address: *address },
-                _ => ServeError::Listen {
-                    address: *address,
-                    error,
-                },
-            });
-            listener.map(Arc::new)
-        })
-        .collect()
 }
 
 pub(super) fn system(
