@@ -9,15 +9,14 @@
 //! other, so that it leaves everything where it is in both cases.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::env;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use rustix::process::Pid;
 use rustix::process::PidfdFlags;
@@ -31,6 +30,8 @@ use socket2::Type;
 
 use super::channel;
 use super::channel::Patience;
+use super::link::is_full;
+use super::link::lock;
 use super::store::DescriptorStore;
 use super::store::Farewell;
 use super::store::GlobalName;
@@ -39,6 +40,7 @@ use super::store::Held;
 use super::store::Slot;
 use super::store::SlotDescriptors;
 use super::store::StoreError;
+use crate::config::limits::KEEPER_NO_ROOM_POLL_INTERVAL;
 use crate::config::limits::KEEPER_PUT_DEADLINE;
 
 /// `SD_LISTEN_FDS_START` of systemd's `src/systemd/sd-daemon.h`.
@@ -149,8 +151,18 @@ fn slot_name(slot: Slot, part: usize) -> String {
 pub struct SystemdStore {
     manager: Socket,
     held: Mutex<Option<Held>>,
-    /// Something was not taken.
-    failing: AtomicBool,
+    slots: Mutex<Slots>,
+    /// Named descriptors that were not taken.
+    failing: Mutex<BTreeSet<GlobalName>>,
+}
+
+/// What systemd has of slots. It answers nothing: what was sent counts.
+#[derive(Debug, Default)]
+struct Slots {
+    /// Of which it may have a descriptor.
+    stored: BTreeSet<Slot>,
+    /// Of which it has something that it should not have, or not all.
+    wrong: BTreeSet<Slot>,
 }
 
 impl SystemdStore {
@@ -166,28 +178,80 @@ impl SystemdStore {
             .map_err(StoreError::system("take the passed descriptors"))?;
         Ok(Self {
             manager,
+            slots: Mutex::new(Slots {
+                stored: held.slots.iter().map(|(slot, _)| *slot).collect(),
+                wrong: BTreeSet::new(),
+            }),
             held: Mutex::new(Some(held)),
-            failing: AtomicBool::new(false),
+            failing: Mutex::default(),
         })
     }
 
-    fn put(&self, name: &str, descriptor: BorrowedFd<'_>) -> Result<(), StoreError> {
+    fn put(
+        &self,
+        name: &str,
+        descriptor: BorrowedFd<'_>,
+        until: Instant,
+    ) -> Result<(), StoreError> {
         // FDPOLL=0: else systemd drops a socket whose peer has hung up, with what is queued in it.
         let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");
-        self.notify(&text, &[descriptor])
+        self.notify(&text, &[descriptor], until)
     }
 
-    fn remove(&self, name: &str) -> Result<(), StoreError> {
-        self.notify(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
+    fn remove(&self, name: &str, until: Instant) -> Result<(), StoreError> {
+        self.notify(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[], until)
     }
 
-    fn notify(&self, text: &str, descriptors: &[BorrowedFd<'_>]) -> Result<(), StoreError> {
-        let sent = channel::send_bytes(&self.manager, text.as_bytes(), descriptors, Patience::Wait);
-        sent.map_err(|error| {
-            self.failing.store(true, Relaxed);
-            StoreError::system("sendmsg to NOTIFY_SOCKET")(error)
-        })
+    /// Sends one datagram, where systemd's queue has room for it until then.
+    fn notify(
+        &self,
+        text: &str,
+        descriptors: &[BorrowedFd<'_>],
+        until: Instant,
+    ) -> Result<(), StoreError> {
+        loop {
+            let bytes = text.as_bytes();
+            let sent = channel::send_bytes(&self.manager, bytes, descriptors, Patience::None);
+            let left = until.saturating_duration_since(Instant::now());
+            match sent {
+                Ok(()) => return Ok(()),
+                Err(error) if !is_full(&error) || left.is_zero() => {
+                    return Err(StoreError::system("sendmsg to NOTIFY_SOCKET")(error));
+                }
+                // Its queue is full, or too many descriptors are under way, of which no poll tells.
+                Err(_) => std::thread::sleep(KEEPER_NO_ROOM_POLL_INTERVAL.min(left)),
+            }
+        }
     }
+
+    fn remove_slot(&self, slot: Slot, until: Instant) -> Result<(), StoreError> {
+        let mut parts = 0..PART_NAMES.len();
+        parts.try_for_each(|part| self.remove(&slot_name(slot, part), until))
+    }
+
+    /// Removes what should not be there, as far as systemd takes it now.
+    fn make_up(&self, slots: &mut Slots) {
+        let now = Instant::now();
+        while let Some(slot) = slots.wrong.first().copied() {
+            if self.remove_slot(slot, now).is_err() {
+                return;
+            }
+            slots.wrong.remove(&slot);
+            slots.stored.remove(&slot);
+        }
+    }
+
+    fn note(&self, name: &GlobalName, result: &Result<(), StoreError>) {
+        match result {
+            Ok(()) => lock(&self.failing).remove(name),
+            Err(_) => lock(&self.failing).insert(name.clone()),
+        };
+    }
+}
+
+/// When whoever puts or drops something has waited long enough.
+fn deadline() -> Instant {
+    Instant::now() + KEEPER_PUT_DEADLINE
 }
 
 /// A path, or a name in the abstract name space behind an `@`.
@@ -197,7 +261,6 @@ fn connect(address: &str) -> io::Result<Socket> {
         None => SockAddr::unix(address)?,
     };
     let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
-    socket.set_write_timeout(Some(KEEPER_PUT_DEADLINE))?;
     socket.connect(&address)?;
     Ok(socket)
 }
@@ -216,13 +279,17 @@ impl DescriptorStore for SystemdStore {
     }
 
     fn put_global(&self, name: &GlobalName, descriptor: BorrowedFd<'_>) -> Result<(), StoreError> {
-        let name = global_name(name);
-        self.remove(&name)?;
-        self.put(&name, descriptor)
+        let (text, until) = (global_name(name), deadline());
+        let removed = self.remove(&text, until);
+        let result = removed.and_then(|()| self.put(&text, descriptor, until));
+        self.note(name, &result);
+        result
     }
 
     fn drop_global(&self, name: &GlobalName) -> Result<(), StoreError> {
-        self.remove(&global_name(name))
+        let result = self.remove(&global_name(name), deadline());
+        self.note(name, &result);
+        result
     }
 
     fn put_slot(
@@ -230,31 +297,64 @@ impl DescriptorStore for SystemdStore {
         slot: Slot,
         descriptors: &SlotDescriptors<BorrowedFd<'_>>,
     ) -> Result<(), StoreError> {
-        self.drop_slot(slot)?;
+        let until = deadline();
+        // Out of what is to be made up for: another thread may be at that.
+        let stored = {
+            let mut slots = lock(&self.slots);
+            slots.wrong.remove(&slot);
+            !slots.stored.insert(slot)
+        };
+        let mut result = match stored {
+            true => self.remove_slot(slot, until),
+            false => Ok(()),
+        };
         for (part, descriptor) in descriptors.parts().into_iter().enumerate() {
-            if let Some(descriptor) = descriptor {
-                self.put(&slot_name(slot, part), descriptor.as_fd())?;
+            if let (Ok(()), Some(descriptor)) = (&result, descriptor) {
+                result = self.put(&slot_name(slot, part), descriptor.as_fd(), until);
             }
         }
-        Ok(())
+        let mut slots = lock(&self.slots);
+        match result {
+            Ok(()) => self.make_up(&mut slots),
+            // A part of it may be there.
+            Err(_) => drop(slots.wrong.insert(slot)),
+        }
+        result
     }
 
     fn drop_slot(&self, slot: Slot) -> Result<(), StoreError> {
-        (0..PART_NAMES.len()).try_for_each(|part| self.remove(&slot_name(slot, part)))
+        let stored = {
+            let mut slots = lock(&self.slots);
+            slots.wrong.remove(&slot);
+            slots.stored.remove(&slot)
+        };
+        if !stored {
+            return Ok(());
+        }
+        let result = self.remove_slot(slot, deadline());
+        let mut slots = lock(&self.slots);
+        match result {
+            Ok(()) => self.make_up(&mut slots),
+            Err(_) => {
+                slots.stored.insert(slot);
+                slots.wrong.insert(slot);
+            }
+        }
+        result
     }
 
-    fn holds_slot(&self, _: Slot) -> bool {
-        true
+    fn holds_slot(&self, slot: Slot) -> bool {
+        let slots = lock(&self.slots);
+        slots.stored.contains(&slot) && !slots.wrong.contains(&slot)
     }
 
     fn take_all(&self) -> Held {
-        // Nothing that holds the lock can leave its content half-changed.
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.take().unwrap_or_default()
+        lock(&self.held).take().unwrap_or_default()
     }
 
     fn health(&self) -> Health {
-        match self.failing.load(Relaxed) {
+        let working = lock(&self.failing).is_empty() && lock(&self.slots).wrong.is_empty();
+        match !working {
             true => Health::Failing("systemd did not take every descriptor in time".to_owned()),
             false => Health::Working,
         }
@@ -266,57 +366,5 @@ impl DescriptorStore for SystemdStore {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn environment(pairs: &[(&str, &str)]) -> Option<Environment> {
-        let find = |name: &str| pairs.iter().find(|(one, _)| *one == name);
-        Environment::read(|name| find(name).map(|(_, value)| (*value).to_owned()), 7)
-    }
-
-    #[test]
-    fn a_store_needs_both_the_socket_and_room() {
-        let socket = ("NOTIFY_SOCKET", "/run/systemd/notify");
-        assert_eq!(environment(&[socket]), None);
-        assert_eq!(environment(&[socket, ("FDSTORE", "0")]), None);
-        assert_eq!(environment(&[("FDSTORE", "9")]), None);
-        let found = environment(&[socket, ("FDSTORE", "9")]).unwrap();
-        assert!(found.passed.is_empty());
-    }
-
-    #[test]
-    fn passed_descriptors_count_only_for_the_process_that_they_are_for() {
-        let of = |process_id| {
-            environment(&[
-                ("NOTIFY_SOCKET", "@x"),
-                ("FDSTORE", "9"),
-                ("LISTEN_PID", process_id),
-                ("LISTEN_FDS", "3"),
-                ("LISTEN_FDNAMES", "pgs.slot.4.backend:http"),
-            ])
-            .unwrap()
-        };
-        assert!(of("8").passed.is_empty());
-        assert_eq!(of("7").passed, ["pgs.slot.4.backend", "http", ""]);
-    }
-
-    #[test]
-    fn names_survive_the_way() {
-        let slot = Slot::new(40).unwrap();
-        for part in 0..PART_NAMES.len() {
-            let name = slot_name(slot, part);
-            assert_eq!(Name::parse(&name), Some(Name::Slot(slot, part)));
-        }
-        let name = GlobalName::new("listener.0").unwrap();
-        assert_eq!(Name::parse(&global_name(&name)), Some(Name::Global(name)));
-        for foreign in [
-            "",
-            "http",
-            "pgs.slot.x.client",
-            "pgs.slot.1",
-            "pgs.slot.1.other",
-        ] {
-            assert_eq!(Name::parse(foreign), None, "{foreign}");
-        }
-    }
-}
+#[path = "systemd_tests.rs"]
+mod tests;
