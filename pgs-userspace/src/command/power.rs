@@ -166,6 +166,7 @@ async fn start(
     let step = printer.step(&format!("starting tenant `{tenant}`"));
     let inspection = engine.inspect(tenant).await?;
     let was_alive = inspection.as_ref().is_some_and(|found| found.is_alive);
+    let is_outdated = inspection.as_ref().is_some_and(|found| found.is_outdated);
     let made_for = inspection.map(|found| found.tls);
     match made_for {
         // It may be the server's certificate that keeps it from starting.
@@ -183,7 +184,7 @@ async fn start(
         }
     }
     engine.wait_ready(tenant).await?;
-    if made_for.unwrap_or(TlsEnd::Router) == wanted {
+    if made_for.unwrap_or(TlsEnd::Router) == wanted && (was_alive || !is_outdated) {
         // A command that was killed may have made the container and no more.
         return match wanted {
             TlsEnd::Server => Ok(engine.agree_on_tls(tenant, wanted).await?),

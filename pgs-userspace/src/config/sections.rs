@@ -80,6 +80,10 @@ pub struct Limits {
     pub address_arrivals_max: Option<u32>,
     /// Of logins under way, how many one address may have to one tenant.
     pub address_logins_max: Option<u32>,
+    /// Logins a minute from one address to one tenant that are not seen, in the long run.
+    pub address_unseen_login_rate_per_minute: Option<u32>,
+    /// Of these, how many at once, before the rate counts.
+    pub address_unseen_login_burst: u32,
     /// From accept to the startup packet.
     pub arrival_deadline: Duration,
     /// Connections a minute from one address, in the long run.
@@ -121,6 +125,10 @@ impl Default for Limits {
             arrivals_max: limits::ARRIVALS_MAX_DEFAULT,
             address_arrivals_max: Some(limits::ADDRESS_ARRIVALS_MAX_DEFAULT),
             address_logins_max: Some(limits::ADDRESS_LOGINS_MAX_DEFAULT),
+            address_unseen_login_rate_per_minute: Some(
+                limits::ADDRESS_UNSEEN_LOGINS_PER_MINUTE_DEFAULT,
+            ),
+            address_unseen_login_burst: limits::ADDRESS_UNSEEN_LOGINS_BURST_DEFAULT,
             arrival_deadline: limits::ARRIVAL_DEADLINE_DEFAULT,
             address_connection_rate_per_minute: None,
             address_connection_burst: limits::ADDRESS_CONNECTIONS_BURST_DEFAULT,
@@ -159,8 +167,16 @@ impl Section for Limits {
                                                may have under way; further ones wait for \
                                                their turn, 20 seconds or `login_deadline` at \
                                                most. Where TLS passes through, logins \
-                                               are not seen: twice as many new sessions within \
-                                               20 s, and further ones are refused"),
+                                               are not seen: twice as many live sessions that \
+                                               began within 35 s, and further ones are refused"),
+        key!(address_unseen_login_rate_per_minute: Option<u32>, "sessions a minute from one \
+                                                                 client address to one tenant \
+                                                                 whose TLS passes through, in \
+                                                                 the long run: each may have \
+                                                                 tried a password, and cancel \
+                                                                 requests are among them"),
+        key!(address_unseen_login_burst: u32, "of these, how many at once before \
+                                               `address_unseen_login_rate_per_minute` counts"),
         key!(arrival_deadline: Duration, "from the connection to the startup packet, a TLS \
                                           handshake included"),
         key!(address_connection_rate_per_minute: Option<u32>, "connections a minute from one \

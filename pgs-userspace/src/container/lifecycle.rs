@@ -33,6 +33,8 @@ pub struct Inspection {
     pub is_alive: bool,
     /// What ends the TLS of the tenant's clients, as the container was made.
     pub tls: TlsEnd,
+    /// Whether an earlier version of pgs made it, which started such a server otherwise.
+    pub is_outdated: bool,
     /// How often Docker started it again since it was made or started by hand.
     pub restart_count: i64,
     /// Exit code of its first process's last run.
@@ -174,10 +176,13 @@ impl Engine {
         let state = answer.state.unwrap_or_default();
         let health = state.health.unwrap_or_default();
         let last_check = health.log.unwrap_or_default().pop();
+        let command = config.cmd.unwrap_or_default();
+        let tls = TlsEnd::of_command(&command);
         Ok(Some(Inspection {
             state: ContainerState::of_inspection(state.status, health.status),
             is_alive: state.running.unwrap_or(false) && !state.restarting.unwrap_or(false),
-            tls: TlsEnd::of_command(&config.cmd.unwrap_or_default()),
+            tls,
+            is_outdated: command != tls.command(),
             restart_count: answer.restart_count.unwrap_or(0),
             exit_code: state.exit_code.unwrap_or(0),
             started_at: state.started_at,

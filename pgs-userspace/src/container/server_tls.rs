@@ -16,8 +16,11 @@ const COMMAND: [&str; 3] = ["postgres", "-c", "listen_addresses="];
 
 /// TLS needs TCP. On loopback alone, so that in a container with a network it is not to be reached
 /// from there. On the command line, because a certificate that the server cannot use keeps it from
-/// starting, and a setting in its own files could then not be taken back.
-const COMMAND_WITH_TLS: [&str; 9] = [
+/// starting, and a setting in its own files could then not be taken back. `authentication_timeout`
+/// as the router reckons with it, [`SERVER_AUTHENTICATION_TIMEOUT`]: no file can change it there.
+///
+/// [`SERVER_AUTHENTICATION_TIMEOUT`]: crate::config::limits::SERVER_AUTHENTICATION_TIMEOUT
+const COMMAND_WITH_TLS: [&str; 11] = [
     "postgres",
     "-c",
     "listen_addresses=127.0.0.1",
@@ -27,7 +30,12 @@ const COMMAND_WITH_TLS: [&str; 9] = [
     "ssl_cert_file=pgs-tls.pem",
     "-c",
     "ssl_key_file=pgs-tls.pem",
+    "-c",
+    "authentication_timeout=15s",
 ];
+
+/// In every command, of this version or an earlier one, that lets a server end TLS.
+const TLS_ON: &str = "ssl=on";
 
 /// Before what works in the data directory, as the server's user.
 const IN_THE_DATA_DIRECTORY: &str = "set -e; umask 077; \
@@ -81,12 +89,11 @@ impl TlsEnd {
         }
     }
 
-    /// From how a container was made.
+    /// From how a container was made, by whatever version.
     pub(super) fn of_command(command: &[String]) -> Self {
-        if command == COMMAND_WITH_TLS {
-            Self::Server
-        } else {
-            Self::Router
+        match command.iter().any(|word| word == TLS_ON) {
+            true => Self::Server,
+            false => Self::Router,
         }
     }
 
@@ -200,6 +207,7 @@ fn shell(task: &str, script: &str) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::limits::SERVER_AUTHENTICATION_TIMEOUT;
 
     #[test]
     fn what_ends_the_tls_can_be_read_from_the_command() {
@@ -208,6 +216,19 @@ mod tests {
             assert_eq!(TlsEnd::of_command(&command), tls);
         }
         assert_eq!(TlsEnd::of_command(&[]), TlsEnd::Router);
+        // As an earlier version made it.
+        let earlier = COMMAND_WITH_TLS[..9].iter().map(|&word| word.to_owned());
+        assert_eq!(
+            TlsEnd::of_command(&earlier.collect::<Vec<_>>()),
+            TlsEnd::Server
+        );
+    }
+
+    #[test]
+    fn the_server_gives_a_login_as_long_as_the_router_reckons_with() {
+        let seconds = SERVER_AUTHENTICATION_TIMEOUT.as_secs();
+        let setting = format!("authentication_timeout={seconds}s");
+        assert!(TlsEnd::Server.command().contains(&setting.as_str()));
     }
 
     #[test]

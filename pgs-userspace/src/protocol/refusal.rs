@@ -2,6 +2,8 @@
 //!
 //! Where PostgreSQL has words for the case, they are used, since drivers and people know them.
 
+mod hint;
+
 use bytes::Bytes;
 
 use super::error_response::ErrorResponse;
@@ -71,6 +73,8 @@ refusals! {
         PassthroughOnly,
         /// The tenant's own server ends its clients' TLS, and it is not to be had.
         PassthroughUnavailable,
+        /// The tenant's own server is to end its clients' TLS, and has been started without.
+        PassthroughNotListening,
         /// The tenant's clients must show a certificate that it takes.
         ClientCertificateRequired,
         /// The client's certificate is for another user.
@@ -95,6 +99,9 @@ refusals! {
         TooManyFromAddress,
         /// Too many logins of one client address to one tenant are under way.
         TooManyLoginsUnderWay,
+        /// Too many logins of one client address to one tenant within a time, whose TLS passes
+        /// through: whether they failed is not seen, so that all of them count.
+        TooManyUnseenLogins,
         /// More logins to the tenant were begun than its rate allows.
         TooManyLogins {
             /// Tenant id. The client has named it, and access to it is on.
@@ -180,6 +187,9 @@ impl Refusal {
             Self::PassthroughUnavailable => {
                 ("passthrough_unavailable", SqlState::CANNOT_CONNECT_NOW)
             }
+            Self::PassthroughNotListening => {
+                ("passthrough_not_listening", SqlState::CANNOT_CONNECT_NOW)
+            }
             Self::ClientCertificateRequired => (
                 "client_certificate_required",
                 SqlState::INVALID_AUTHORIZATION,
@@ -199,6 +209,7 @@ impl Refusal {
             Self::TooManyLoginsUnderWay => {
                 ("too_many_logins_under_way", SqlState::TOO_MANY_CONNECTIONS)
             }
+            Self::TooManyUnseenLogins => ("too_many_unseen_logins", SqlState::TOO_MANY_CONNECTIONS),
             Self::TooManyLogins { .. } => ("too_many_logins", SqlState::TOO_MANY_CONNECTIONS),
             Self::TooManyFailedLogins { .. } => {
                 ("too_many_failed_logins", SqlState::INVALID_AUTHORIZATION)
@@ -257,6 +268,7 @@ impl Refusal {
             Self::TlsRequired => "TLS is required",
             Self::PassthroughOnly => "TLS up to the database server itself is required",
             Self::PassthroughUnavailable => "the database server cannot be reached over TLS",
+            Self::PassthroughNotListening => "the database server does not listen for TLS",
             Self::ClientCertificateRequired => "connection requires a valid client certificate",
             Self::TenantNotAccepting => "the database system does not accept connections",
             Self::TenantNotAnswering => "the database system does not answer",
@@ -264,6 +276,7 @@ impl Refusal {
             Self::TooManyConnections => "sorry, too many clients already",
             Self::TooManyFromAddress => "too many connections from this address",
             Self::TooManyLoginsUnderWay => "too many logins from this address are under way",
+            Self::TooManyUnseenLogins => "too many logins from this address within a short time",
             Self::TooManyFailedLogins { .. } => "too many failed logins from this address",
             Self::BackendGone => "the database system closed the connection before the login ended",
             Self::LoginDeadline => "canceling authentication due to timeout",
@@ -297,101 +310,6 @@ impl Refusal {
             _ => return None,
         };
         Some(text.to_owned())
-    }
-
-    fn hint(&self) -> &'static str {
-        match self {
-            Self::NoAccess { .. } => {
-                "The user or the database names the tenant: check both. The administrator sees \
-                 with `pgs status <tenant>` whether it exists and has access, and with \
-                 `pgs show <tenant>` from which addresses it `allow`s clients."
-            }
-            Self::InternalRole { .. } => {
-                "Log in as the tenant's own role: the internal one works only from inside the \
-                 tenant's container."
-            }
-            Self::TlsRequired => "Connect with `sslmode=require` or stronger.",
-            Self::PassthroughOnly => {
-                "Connect with `sslmode=require` or stronger to the host name \
-                 `<tenant>.<domain>`, which the administrator knows."
-            }
-            Self::PassthroughUnavailable => {
-                "Try again; the administrator can see why in the router's log, and `pgs restart \
-                 <tenant>` lets the server listen for TLS."
-            }
-            Self::ClientCertificateRequired => {
-                "Connect with `sslmode=require` or stronger, and with `sslcert` and `sslkey` of a \
-                 certificate that the administrator's authority has signed."
-            }
-            Self::ClientCertificateUser { .. } => {
-                "The certificate's common name must be the user's name."
-            }
-            Self::TenantNotAccepting => {
-                "It runs, and has taken no new connection for some seconds. Try again later; the \
-                 administrator can see why with `pgs logs <tenant>`."
-            }
-            Self::TenantNotAnswering => {
-                "Try again later; the administrator can see why with `pgs logs <tenant>`."
-            }
-            Self::TenantStopped => {
-                "Try again in a few seconds. If it does not start, the administrator can see why \
-                 with `pgs logs <tenant>`, and start it with `pgs start <tenant>`."
-            }
-            Self::TooManyConnections | Self::TooManyTenantConnections { .. } => {
-                "Close idle connections or try again later; `pgs sessions` shows who holds them."
-            }
-            Self::TooManyFromAddress => {
-                "Close connections or connect less often; the bounds are `address_arrivals_max` \
-                 and `address_connection_rate_per_minute` of the router's configuration."
-            }
-            Self::TooManyLoginsUnderWay => {
-                "Try again when some of them have ended, or log in with fewer at once; the bound \
-                 is `address_logins_max` of the router's configuration."
-            }
-            Self::TooManyLogins { .. } => {
-                "Keep connections open instead of making new ones; the bound is the tenant's \
-                 `connection_rate_per_minute`, which `pgs show <tenant>` shows."
-            }
-            Self::TooManyFailedLogins { .. } => {
-                "Check the password and try again later: each further failure doubles the wait."
-            }
-            Self::BackendGone => {
-                "Try again; the administrator can see why with `pgs logs <tenant>`."
-            }
-            Self::LoginDeadline => "Send the password without delay.",
-            Self::Terminated => {
-                "The administrator has ended the session; a new one works if access is still on."
-            }
-            Self::Draining | Self::RouterEnding => "Try again once it has been started again.",
-            Self::RouterFault => "Try again; the administrator can see why in the router's log.",
-            other => other.hint_about_bytes(),
-        }
-    }
-
-    /// Of what is wrong with what arrived, and not with who it comes from.
-    fn hint_about_bytes(&self) -> &'static str {
-        match self {
-            Self::DataAfterSslRequest | Self::DataAfterGssRequest => {
-                "A client waits for the answer to its request before it sends more."
-            }
-            Self::UnsupportedProtocol { .. } => {
-                "Use a client that speaks protocol 3 (PostgreSQL 7.4 and later)."
-            }
-            Self::MissingUser => "Give a user name; it may also name the tenant.",
-            Self::NoRoomForAddress => {
-                "Shorten `options` or another parameter by 100 bytes; the administrator can leave \
-                 the address out with `pgs set <tenant> client_address=off`."
-            }
-            Self::NoProxyHeader => {
-                "Connections from this address are a load balancer's: have it send the header, or \
-                 take its address out of `[proxy_protocol] trusted`."
-            }
-            // What is left is `MalformedStartup`.
-            _ => {
-                "Check that client and server agree on the protocol, and that nothing in between \
-                 changes the bytes."
-            }
-        }
     }
 }
 

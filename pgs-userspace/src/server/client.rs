@@ -119,7 +119,7 @@ impl ClientStream for SecureStream {
     ) {
         drop(lease.take_login());
         announce(door, lease.session());
-        secure_relay::begin(self, backend, &pending_to_backend, lease);
+        secure_relay::begin(self, backend, &pending_to_backend, lease, None);
     }
 }
 

@@ -154,7 +154,7 @@ pub(super) struct Arrival<'a> {
     pub(super) address: SocketAddr,
     pub(super) pinned: Option<TenantId>,
     accepted: Instant,
-    places: Places,
+    pub(super) places: Places,
     /// What a client that wants a session is told, where that is known already.
     pub(super) refusal: Option<Refusal>,
 }

@@ -30,13 +30,18 @@ use crate::tenant::route::Route;
 #[derive(Debug)]
 pub(super) struct Places {
     of_all: Option<ArrivalSeat>,
-    _of_address: Option<ArrivalPlace>,
+    of_address: Option<ArrivalPlace>,
 }
 
 impl Places {
     /// Gives back the one in all. The one of its address counts until the login has ended.
     pub(super) fn leave_seat(&mut self) {
         self.of_all = None;
+    }
+
+    /// The same; the one of its address is kept on elsewhere.
+    pub(super) fn of_address(self) -> Option<ArrivalPlace> {
+        self.of_address
     }
 }
 
@@ -51,7 +56,7 @@ impl FrontDoor {
         match self.admission.arrive(address.ip()) {
             Ok(of_address) => Ok(Places {
                 of_all: Some(of_all),
-                _of_address: of_address,
+                of_address,
             }),
             Err(refusal) => Err((of_all, refusal)),
         }

@@ -50,6 +50,7 @@ mod strangers;
 mod survival;
 mod tenants;
 mod tls_policy;
+mod unseen_login;
 
 pub use budget::Budget;
 pub use namespace::NamespaceError;

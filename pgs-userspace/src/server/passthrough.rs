@@ -53,6 +53,19 @@ pub enum ServerTlsError {
     Handshake(io::Error),
 }
 
+impl ServerTlsError {
+    /// Whether the server runs, and was started before it was to listen for TLS.
+    pub(super) fn is_not_listening(&self) -> bool {
+        match self {
+            Self::Unreachable(NamespaceError::Connect(error)) => {
+                error.kind() == io::ErrorKind::ConnectionRefused
+            }
+            Self::NoTls(answer) => *answer == b'N',
+            Self::Unreachable(_) | Self::Silent(_) | Self::Handshake(_) => false,
+        }
+    }
+}
+
 /// Connects to where a tenant's server expects a ClientHello.
 pub(super) async fn connect(
     namespaces: &Namespaces,

@@ -26,6 +26,8 @@ use super::secure_relay;
 use super::secure_relay::ResetIsEnd;
 use super::sessions::Identity;
 use super::strangers;
+use super::unseen_login::Places as LoginPlaces;
+use super::unseen_login::UnseenLogin;
 use crate::config::limits::CLIENT_HELLO_BYTES_MAX;
 use crate::config::limits::CLIENT_HELLO_READ_BYTES;
 use crate::config::limits::SERVER_NAME_ANSWER_DELAY;
@@ -154,7 +156,7 @@ impl Arrival<'_> {
         if door.is_draining() {
             return Err(Refusal::Draining);
         }
-        // Whether the login fails is not seen: nothing is ever charged for it.
+        // Whether the login fails is not seen: nothing is charged for it, but that it is one.
         let (ip, settings) = (self.address.ip(), &route.settings);
         let login = door.admission.unseen_login_place(ip, &route.tenant)?;
         drop(door.admission.begin_login(ip, &route.tenant, settings)?);
@@ -173,24 +175,41 @@ impl Arrival<'_> {
             if strangers::log_has_room("passthrough_unavailable_why") {
                 tracing::warn!(%tenant, %error, "cannot pass TLS through to the tenant's server");
             }
-            Refusal::PassthroughUnavailable
+            match error.is_not_listening() {
+                true => Refusal::PassthroughNotListening,
+                false => Refusal::PassthroughUnavailable,
+            }
         })?;
         Ok((server, lease))
     }
 
     /// From here on the bytes are only moved.
-    fn pass_through(self, client: TcpStream, server: TcpStream, hello: &[u8], lease: SessionLease) {
+    fn pass_through(
+        self,
+        client: TcpStream,
+        server: TcpStream,
+        hello: &[u8],
+        mut lease: SessionLease,
+    ) {
+        // The session's place counts from here on; the others until it is logged in.
+        let unseen = UnseenLogin::new(LoginPlaces {
+            _of_login: lease.take_login(),
+            _of_address: self.places.of_address(),
+        });
         let session = lease.session();
         Counters::add(&self.door.counters.sessions);
         Counters::add(&session.happened.sessions);
         Counters::add(&self.door.counters.tls_passed_through);
-        tracing::info!(
-            session = session.id,
-            tenant = %session.tenant,
-            client = %session.client,
-            "session begins, its TLS passed through"
-        );
-        secure_relay::begin(ResetIsEnd(client), server, hello, lease);
+        // No password was asked for yet.
+        if strangers::log_has_room("unseen_session_begins") {
+            tracing::info!(
+                session = session.id,
+                tenant = %session.tenant,
+                client = %session.client,
+                "session begins, its TLS passed through"
+            );
+        }
+        secure_relay::begin(ResetIsEnd(client), server, hello, lease, Some(unseen));
     }
 }
 

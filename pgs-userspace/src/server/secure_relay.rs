@@ -25,20 +25,25 @@ use tokio::time::Sleep;
 use tokio::time::sleep;
 use tokio::time::timeout;
 
-use super::admission::ArrivalPlace;
 use super::lease::SessionLease;
 use super::secure_flow::Flow;
 use super::secure_flow::FlowError;
 use super::sessions::Session;
+use super::strangers;
+use super::unseen_login::UnseenLogin;
 use crate::config::limits::CLOSE_LINGER;
-use crate::config::limits::UNSEEN_LOGIN_PERIOD;
 use crate::datapath::handover::CloseReason;
 use crate::datapath::handover::Lease as _;
 
 /// Relays until either side ends the session or it is ended from outside. What was read from the
-/// client before goes first.
-pub(super) fn begin<C, B>(client: C, backend: B, pending_to_backend: &[u8], mut lease: SessionLease)
-where
+/// client before goes first. `unseen`: the login, where it comes only now and is not seen.
+pub(super) fn begin<C, B>(
+    client: C,
+    backend: B,
+    pending_to_backend: &[u8],
+    lease: SessionLease,
+    unseen: Option<UnseenLogin>,
+) where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: BackendStream,
 {
@@ -51,7 +56,7 @@ where
         to_client: Flow::default(),
         first: None,
         linger: None,
-        login: lease.take_login().map(UnseenLogin::new),
+        unseen,
         session: Arc::clone(&session),
     };
     tokio::spawn(async move {
@@ -61,24 +66,12 @@ where
         };
         // A client that is gone, or that does not read, need not hear that it is over.
         timeout(CLOSE_LINGER, relay.client.shutdown()).await.ok();
+        let may_be_a_strangers = relay.unseen.is_some();
         drop(relay);
-        Box::new(lease).closed(reason);
-    });
-}
-
-/// A login between the client and the server themselves: it counts as under way for so long.
-struct UnseenLogin {
-    _place: ArrivalPlace,
-    period: Pin<Box<Sleep>>,
-}
-
-impl UnseenLogin {
-    fn new(place: ArrivalPlace) -> Self {
-        Self {
-            _place: place,
-            period: Box::pin(sleep(UNSEEN_LOGIN_PERIOD)),
+        if !may_be_a_strangers || strangers::log_has_room("unseen_session_closed") {
+            Box::new(lease).closed(reason);
         }
-    }
+    });
 }
 
 /// A session over TLS.
@@ -91,14 +84,14 @@ struct Relay<C, B> {
     first: Option<CloseReason>,
     /// When to look whether a backend that has ended is gone altogether.
     linger: Option<Pin<Box<Sleep>>>,
-    login: Option<UnseenLogin>,
+    /// Until it is certain that the client is logged in.
+    unseen: Option<UnseenLogin>,
     session: Arc<Session>,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin, B: BackendStream> Relay<C, B> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<CloseReason> {
-        let over = |login: &mut UnseenLogin| login.period.as_mut().poll(context).is_ready();
-        self.login.take_if(over);
+        self.unseen.take_if(|login| login.is_over(context));
         match self.poll_flows(context) {
             Ok(()) => {}
             Err(reason) => return Poll::Ready(reason),

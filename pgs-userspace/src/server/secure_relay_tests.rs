@@ -1,5 +1,7 @@
 //! The relay between an in-memory client and a socket pair.
 
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -8,8 +10,14 @@ use tokio::io::DuplexStream;
 use tokio::io::duplex;
 
 use super::*;
+use crate::config::sections::Limits;
+use crate::protocol::refusal::Refusal;
+use crate::server::admission::Admission;
+use crate::server::admission::ArrivalPlace;
+use crate::server::budget::Budget;
 use crate::server::sessions::Identity;
 use crate::server::sessions::Sessions;
+use crate::server::unseen_login::Places;
 use crate::tenant::id::TenantId;
 use crate::tenant::settings::TenantSettings;
 
@@ -23,11 +31,15 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
-    fixture_with(|client| client, b"")
+    fixture_with(|client| client, b"", None)
 }
 
 /// `held`: what the client had sent before its login ended.
-fn fixture_with<C>(wrap: impl FnOnce(DuplexStream) -> C, held: &[u8]) -> Fixture
+fn fixture_with<C>(
+    wrap: impl FnOnce(DuplexStream) -> C,
+    held: &[u8],
+    unseen: Option<UnseenLogin>,
+) -> Fixture
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -43,7 +55,7 @@ where
         .unwrap();
     let (client, client_end) = duplex(CONNECTION_BYTES);
     let (backend, backend_end) = UnixStream::pair().unwrap();
-    begin(wrap(client_end), backend_end, held, lease);
+    begin(wrap(client_end), backend_end, held, lease, unseen);
     Fixture {
         sessions,
         client,
@@ -104,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 #[tokio::test]
 async fn what_the_login_held_back_comes_first() {
     let held = pattern(100_000);
-    let mut fixture = fixture_with(|client| client, &held);
+    let mut fixture = fixture_with(|client| client, &held, None);
     fixture.client.write_all(b"and on").await.unwrap();
     fixture.client.shutdown().await.unwrap();
     let mut received = Vec::new();
@@ -115,7 +127,7 @@ async fn what_the_login_held_back_comes_first() {
 /// A TLS stream takes more than it can send, as this one does.
 #[tokio::test]
 async fn what_the_client_has_taken_is_sent_to_its_last_byte() {
-    let mut fixture = fixture_with(tokio::io::BufWriter::new, b"");
+    let mut fixture = fixture_with(tokio::io::BufWriter::new, b"", None);
     let sent = pattern(CONNECTION_BYTES * 7 + 1);
     fixture.backend.write_all(&sent).await.unwrap();
     let mut received = vec![0; sent.len()];
@@ -221,4 +233,79 @@ async fn a_client_that_does_not_read_makes_the_backend_wait() {
     assert!(taken <= bound, "{taken} bytes, {own} of them in the socket");
     let session = &fixture.sessions.list(None)[0];
     assert_eq!(session.meter.relayed_to_client(), CONNECTION_BYTES as u64);
+}
+
+/// An admission that has two places for logins which are not seen, one of its address; and a login
+/// that has taken one of each, for so long.
+struct Unseen {
+    admission: Admission,
+    places: Vec<Option<ArrivalPlace>>,
+}
+
+impl Unseen {
+    fn begin(period: Duration) -> (Self, UnseenLogin) {
+        let limits = Limits {
+            address_logins_max: Some(1),
+            address_arrivals_max: Some(1),
+            ..Limits::default()
+        };
+        let admission = Admission::new(&limits, Budget::ample());
+        let mut unseen = Self {
+            admission,
+            places: Vec::new(),
+        };
+        let login = Places {
+            _of_login: unseen.login_place().unwrap(),
+            _of_address: unseen.admission.arrive(CLIENT).unwrap(),
+        };
+        // The other one is taken for good.
+        let other = unseen.login_place().unwrap();
+        unseen.places.push(other);
+        (unseen, UnseenLogin::within(period, login))
+    }
+
+    fn login_place(&self) -> Result<Option<ArrivalPlace>, Refusal> {
+        let acme = TenantId::parse("acme").unwrap();
+        self.admission.unseen_login_place(CLIENT, &acme)
+    }
+
+    /// Whether the login still holds both of its places.
+    fn is_under_way(&self) -> bool {
+        let held = self.login_place().is_err();
+        assert_eq!(self.admission.arrive(CLIENT).is_err(), held);
+        held
+    }
+}
+
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+#[tokio::test]
+async fn a_login_that_is_not_seen_is_under_way_for_its_time_whatever_it_moves() {
+    let period = Duration::from_secs(1);
+    let begun = Instant::now();
+    let (unseen, login) = Unseen::begin(period);
+    let mut fixture = fixture_with(|client| client, b"", Some(login));
+    let sent = pattern(256 * 1024);
+    let (client, backend) = (&mut fixture.client, &mut fixture.backend);
+    let mut received = vec![0; sent.len()];
+    tokio::join!(async { backend.write_all(&sent).await.unwrap() }, async {
+        client.read_exact(&mut received).await.unwrap()
+    },);
+    assert!(unseen.is_under_way());
+    while unseen.is_under_way() {
+        assert!(begun.elapsed() < period * 10, "for ever");
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(begun.elapsed() >= period, "after {:?}", begun.elapsed());
+    assert_eq!(fixture.sessions.live(), 1);
+}
+
+#[tokio::test]
+async fn a_login_that_is_not_seen_ends_with_its_session() {
+    let (unseen, login) = Unseen::begin(Duration::from_secs(600));
+    let fixture = fixture_with(|client| client, b"", Some(login));
+    assert!(unseen.is_under_way());
+    fixture.sessions.end_all(&CloseReason::Terminated);
+    fixture.ends_within(Duration::from_secs(5)).await;
+    assert!(!unseen.is_under_way());
 }

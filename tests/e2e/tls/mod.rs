@@ -9,6 +9,7 @@ mod negotiation;
 mod passthrough;
 mod passthrough_libpq;
 mod passthrough_set_up;
+mod passthrough_strangers;
 mod policy;
 mod proxied;
 mod reload;
@@ -57,6 +58,22 @@ pub(crate) const SCENARIOS: &[Named] = &[
         reload::certificates_change,
     ),
     ("passthrough", passthrough::the_servers_own_tls),
+    (
+        "passthrough_leaves_a_tenant_its_places",
+        passthrough_strangers::leave_a_tenant_its_places,
+    ),
+    (
+        "passthrough_counts_for_the_address",
+        passthrough_strangers::count_for_their_address,
+    ),
+    (
+        "passthrough_bounds_guesses",
+        passthrough_strangers::guess_so_often,
+    ),
+    (
+        "passthrough_leaves_few_lines",
+        passthrough_strangers::leave_few_lines,
+    ),
     (
         "passthrough_refusals",
         passthrough::what_does_not_get_through,

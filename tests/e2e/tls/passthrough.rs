@@ -1,7 +1,6 @@
 //! TLS that a tenant's own server ends.
 
 use std::time::Duration;
-use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::ensure;
@@ -29,12 +28,6 @@ use super::with_tls;
 
 /// Large enough that every buffer on the way overflows.
 const BULK_BYTES: usize = 4 * 1024 * 1024;
-
-/// Twice `address_logins_max`, where nothing is configured.
-const LOGINS: usize = 64;
-
-/// How long a login counts as under way that is not seen.
-const UNSEEN: Duration = Duration::from_secs(20);
 
 pub(super) fn host() -> String {
     format!("{TENANT}.{DOMAIN}")
@@ -65,7 +58,6 @@ pub(super) fn the_servers_own_tls(stage: &Stage) -> anyhow::Result<()> {
         certificates(ground, own).context("certificates")?;
         login(ground).context("login")?;
         fragments(ground).context("a ClientHello in pieces")?;
-        unseen_logins(ground).context("logins that are not seen")?;
         ends(ground).context("ends")
     })
 }
@@ -163,29 +155,7 @@ fn fragments(ground: &Ground<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Nobody here knows when they are over: each counts as under way for a while.
-fn unseen_logins(ground: &Ground<'_>) -> anyhow::Result<()> {
-    gone(ground)?;
-    let begun = Instant::now();
-    let named = (0..LOGINS).map(|_| ground.named());
-    let under_way = named.collect::<Result<Vec<_>, _>>()?;
-    let (state, message) = refused(ground.named()?)?;
-    let expected = "too many logins from this address are under way";
-    ensure!(state == "53300" && message == expected, "{state} {message}");
-    eventually("they are none any more", UNSEEN * 2, || {
-        Ok(log_in(ground).ok())
-    })?;
-    let took = begun.elapsed();
-    ensure!(took > UNSEEN, "after {took:?}");
-    ensure!(
-        ground.router.sessions(TENANT)?.len() >= LOGINS,
-        "they ended"
-    );
-    drop(under_way);
-    gone(ground)
-}
-
-fn gone(ground: &Ground<'_>) -> anyhow::Result<()> {
+pub(super) fn gone(ground: &Ground<'_>) -> anyhow::Result<()> {
     eventually("the session is gone", Duration::from_secs(5), || {
         Ok(ground.router.sessions(TENANT)?.is_empty().then_some(()))
     })
@@ -229,7 +199,7 @@ fn told(wire: &mut Wire) -> anyhow::Result<Vec<String>> {
 }
 
 /// What a client is told that does not reach the server: SQLSTATE and message.
-fn refused(mut wire: Wire) -> anyhow::Result<(String, String)> {
+pub(super) fn refused(mut wire: Wire) -> anyhow::Result<(String, String)> {
     wire.send(&startup_packet(PROTOCOL_3_0, &[("user", TENANT)]))?;
     let message = wire.message()?;
     let state = message.sqlstate().context("not refused")?;

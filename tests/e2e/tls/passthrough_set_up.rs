@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::ensure;
+use pgs_tests::login::PROTOCOL_3_0;
+use pgs_tests::login::startup_packet;
 use pgs_tests::process;
 use pgs_tests::stage::Stage;
 use pgs_tests::trust;
@@ -83,6 +85,20 @@ pub(super) fn certificate_is_replaced(stage: &Stage) -> anyhow::Result<()> {
     })
 }
 
+/// What a restart mends is said to be mended by it.
+fn not_listening(ground: &Ground<'_>) -> anyhow::Result<()> {
+    let first = trust::issue(&ground.installation.scratch("first"), &[&host()])?;
+    install(ground.installation, &["--tenant", TENANT], &first)?;
+    ground.router.pgs(&["set", TENANT, "tls=passthrough"])?;
+    let mut wire = ground.named()?;
+    wire.send(&startup_packet(PROTOCOL_3_0, &[("user", TENANT)]))?;
+    let told = wire.message()?;
+    ensure!(told.sqlstate().as_deref() == Some("57P03"), "{told:?}");
+    let hint = told.field(b'H').unwrap_or_default();
+    ensure!(hint.contains("`pgs restart <tenant>`"), "{told:?}");
+    Ok(())
+}
+
 pub(super) fn begins_and_ends(stage: &Stage) -> anyhow::Result<()> {
     with_tls(stage, &[], |ground| {
         let set = ground
@@ -94,10 +110,13 @@ pub(super) fn begins_and_ends(stage: &Stage) -> anyhow::Result<()> {
         ensure!(set.status.code() == Some(2), "{:?} {said}", set.status);
         ensure!(said.contains("no certificate of its own"), "{said}");
         ensure!(said.contains("pgs tls set --tenant"), "{said}");
+        not_listening(ground).context("before its server listens")?;
         pass_through(ground.installation)?;
         let rules = "cat \"$(psql -XAtq -h /var/run/postgresql -c 'show hba_file')\"";
         ensure!(in_container(ground, rules)?.contains("hostssl"));
-        drop(log_in(ground)?);
+        // The router reckons with it; no file of the tenant's can change it.
+        let timeout = log_in(ground)?.query_value("show authentication_timeout")?;
+        ensure!(timeout == "15s", "{timeout}");
         let before = container(ground)?;
         ground.router.pgs(&["restart", TENANT])?;
         ensure!(container(ground)? == before, "made again for nothing");

@@ -63,8 +63,32 @@ pub const CANCEL_LOOK_DEADLINE: Duration = Duration::from_secs(1);
 /// counted: a pool that opens its connections at once is to get them, too.
 pub const UNSEEN_LOGINS_FACTOR: u32 = 2;
 
-/// For how long each of those counts.
-pub const UNSEEN_LOGIN_PERIOD: Duration = Duration::from_secs(20);
+/// `authentication_timeout` of a server that ends its clients' TLS: as long as a client has by
+/// default up to its startup packet where the TLS ends here.
+pub const SERVER_AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How often a server counts it for one client: up to the startup packet, and from there on
+/// (`BackendInitialize` in `src/backend/tcop/backend_startup.c`, `PerformAuthentication` in
+/// `src/backend/utils/init/postinit.c`).
+const SERVER_AUTHENTICATION_TIMEOUTS: u32 = 2;
+
+/// For a loaded server to begin with a client, and to be rid of one.
+const UNSEEN_LOGIN_MARGIN: Duration = Duration::from_secs(5);
+
+/// For how long each of those counts, unless its session ends before: whoever is still there then
+/// is logged in, or the server would have closed.
+pub const UNSEEN_LOGIN_PERIOD: Duration = Duration::from_secs(
+    SERVER_AUTHENTICATION_TIMEOUT.as_secs() * SERVER_AUTHENTICATION_TIMEOUTS as u64
+        + UNSEEN_LOGIN_MARGIN.as_secs(),
+);
+
+/// Logins of one client address to one tenant a minute that are not seen, unless told otherwise:
+/// they may all be guesses at a password.
+pub const ADDRESS_UNSEEN_LOGINS_PER_MINUTE_DEFAULT: u32 = 200;
+
+/// How many of them at once before their rate counts, unless told otherwise: requests to cancel
+/// are among them, and an application that ends cancels everything that it has under way.
+pub const ADDRESS_UNSEEN_LOGINS_BURST_DEFAULT: u32 = 200;
 
 /// Connections that one client address may make at once before its rate counts, unless told
 /// otherwise.

@@ -225,3 +225,25 @@ fn what_is_off_refuses_nobody() {
     }
     assert_eq!(admission.forgotten(), 0);
 }
+
+#[test]
+fn logins_that_are_not_seen_are_all_counted() {
+    let admission = admission(|limits| {
+        limits.address_unseen_login_rate_per_minute = Some(1);
+        limits.address_unseen_login_burst = 3;
+    });
+    let begin = |from, to| {
+        let place = admission.unseen_login_place(address(from), &tenant(to));
+        // The session ends at once: its place is free again.
+        place.map(drop)
+    };
+    for _ in 0..3 {
+        assert_eq!(begin("192.0.2.1", "acme"), Ok(()));
+    }
+    let refused = Err(Refusal::TooManyUnseenLogins);
+    assert_eq!(begin("192.0.2.1", "acme"), refused);
+    assert_eq!(begin("192.0.2.2", "acme"), Ok(()));
+    assert_eq!(begin("192.0.2.1", "other"), Ok(()));
+    let seen = admission.login_place(address("192.0.2.1"), &tenant("acme"));
+    assert!(seen.is_ok());
+}

@@ -36,8 +36,25 @@ impl Admission {
     }
 
     /// The same for a login that is not seen, because its TLS passes through: it keeps the place
-    /// for a while although it may be over, so that there are more of them, and none waits.
+    /// for a while although it may be over, so that there are more of them, and none waits. Whether
+    /// it fails is not seen either, nor told by how long it takes or how much it moves: instead of
+    /// failures, all of them are counted.
     pub(in crate::server) fn unseen_login_place(
+        &self,
+        address: IpAddr,
+        tenant: &TenantId,
+    ) -> Result<Option<ArrivalPlace>, Refusal> {
+        let place = self.unseen_place(address, tenant)?;
+        if let Some(rate) = self.rules().unseen_logins {
+            let (table, now) = (&self.unseen_logins, self.now());
+            let key = table.key_of((prefix(address), tenant));
+            let taken = table.with(key, now, |bucket| bucket.take(rate, now));
+            taken.map_err(|_| Refusal::TooManyUnseenLogins)?;
+        }
+        Ok(place)
+    }
+
+    fn unseen_place(
         &self,
         address: IpAddr,
         tenant: &TenantId,

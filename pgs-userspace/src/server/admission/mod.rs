@@ -46,6 +46,7 @@ pub(super) struct Admission {
     connections: Table<Bucket>,
     cancels: Table<Bucket>,
     logins: Table<Bucket>,
+    unseen_logins: Table<Bucket>,
     failures: Table<Failures>,
 }
 
@@ -57,6 +58,7 @@ struct Rules {
     logins_waiting_max: usize,
     connections: Option<Rate>,
     cancels: Option<Rate>,
+    unseen_logins: Option<Rate>,
     back_off: Option<BackOff>,
 }
 
@@ -76,6 +78,10 @@ impl Rules {
             cancels: rate(
                 limits.address_cancel_rate_per_minute,
                 limits.address_cancel_burst,
+            ),
+            unseen_logins: rate(
+                limits.address_unseen_login_rate_per_minute,
+                limits.address_unseen_login_burst,
             ),
             back_off: BackOff::new(limits),
         }
@@ -102,6 +108,7 @@ impl Admission {
             connections: Table::new(),
             cancels: Table::new(),
             logins: Table::new(),
+            unseen_logins: Table::new(),
             failures: Table::new(),
         }
     }
@@ -202,7 +209,12 @@ impl Admission {
 
     /// How many were forgotten before their time, in all tables.
     pub(super) fn forgotten(&self) -> u64 {
-        let rates = [&self.connections, &self.cancels, &self.logins];
+        let rates = [
+            &self.connections,
+            &self.cancels,
+            &self.logins,
+            &self.unseen_logins,
+        ];
         rates.into_iter().map(Table::forgotten).sum::<u64>() + self.failures.forgotten()
     }
 
