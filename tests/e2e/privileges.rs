@@ -16,6 +16,8 @@ use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use pgs_tests::installation::Installation;
+use pgs_tests::login::PROTOCOL_3_0;
+use pgs_tests::login::startup_packet;
 use pgs_tests::process;
 use pgs_tests::router::DataPath;
 use pgs_tests::router::Router;
@@ -32,6 +34,10 @@ use crate::Named;
 pub(crate) const SCENARIOS: &[Named] = &[
     ("a_user_of_its_own_is_enough", a_user_of_its_own),
     ("a_user_that_cannot_get_there_is_told", cannot_get_there),
+    (
+        "a_user_that_cannot_pass_tls_through_is_told_of",
+        cannot_pass_tls_through,
+    ),
     ("as_root_it_keeps_little", as_root),
     ("foreign_users_get_no_answer_from_the_router", foreign_users),
     ("a_service_manager_hears_of_it", service_manager),
@@ -162,6 +168,53 @@ fn cannot_get_there(stage: &Stage) -> anyhow::Result<()> {
     ensure!(
         said.contains("cannot reach") && said.contains("chmod o+x"),
         "{said}"
+    );
+    Ok(())
+}
+
+fn cannot_pass_tls_through(stage: &Stage) -> anyhow::Result<()> {
+    const TENANT: &str = "sealed";
+    const LACKS: &str = "lacks CAP_SYS_ADMIN and CAP_SYS_PTRACE";
+    let installation = open_installation(stage)?;
+    let _tenant = installation.create_tenant(TENANT)?;
+    let host = format!("{TENANT}.db.test");
+    let issued = trust::issue(&installation.scratch("issued"), &[&host])?;
+    install(installation.router(), "--default", &issued)?;
+    let user = format!("{SERVICE}:{SERVICE}");
+    let arguments = ["--user", &user, "--tls-domain", "db.test"];
+    let router = installation.second_router_with("service", &arguments)?;
+    let certificate = issued.certificate.to_string_lossy();
+    let key = issued.key.to_string_lossy();
+    let files = ["--certificate", &certificate, "--key", &key];
+    router.pgs(&[&["tls", "set", "--tenant", TENANT], &files[..]].concat())?;
+    let set = |router: &Router| {
+        let mut command = router.command();
+        process::run(command.args(["set", TENANT, "tls=passthrough"]), LIMIT)
+    };
+    let told = set(&router)?;
+    ensure!(told.status.success(), "{told:?}");
+    ensure!(told.stderr.contains(LACKS), "{told:?}");
+    let doctor = process::run(router.command().args(["doctor"]), LIMIT)?;
+    ensure!(
+        !doctor.status.success() && doctor.stdout.contains(LACKS),
+        "{doctor:?}"
+    );
+    // Root's router can, and nothing is said.
+    let told = set(installation.router())?;
+    ensure!(!told.stderr.contains("lacks"), "{told:?}");
+    router.pgs(&["restart", TENANT])?;
+    let mut wire = Wire::connect_tcp(router.address())?
+        .secure(trust::client(Some(&host), Some(trust::ALPN))?)?;
+    wire.send(&startup_packet(PROTOCOL_3_0, &[("user", TENANT)]))?;
+    let refused = wire.message()?;
+    ensure!(
+        refused.sqlstate().as_deref() == Some("57P03"),
+        "{refused:?}"
+    );
+    let hint = refused.field(b'H').unwrap_or_default();
+    ensure!(
+        hint.contains("`pgs doctor`") && !hint.contains("restart"),
+        "{hint}"
     );
     Ok(())
 }

@@ -7,6 +7,7 @@ use crate::command::Context;
 use crate::command::configuration;
 use crate::command::lock_ready;
 use crate::command::reconcile;
+use crate::command::status;
 use crate::config::limits::CERTIFICATE_TAKEN_DEADLINE;
 use crate::config::limits::CERTIFICATE_TAKEN_POLL_INTERVAL;
 use crate::container::engine::Engine;
@@ -14,10 +15,13 @@ use crate::container::server_tls::TlsEnd;
 use crate::error::Error;
 use crate::error::Kind;
 use crate::error::RUN_AS_ROOT;
+use crate::privileges::Held;
+use crate::privileges::NEEDED_TO_PASS_TLS_THROUGH;
 use crate::server;
 use crate::server::NamespaceError;
 use crate::server::ServerTlsError;
 use crate::tenant::id::TenantId;
+use crate::tenant::record::Lifecycle;
 use crate::tenant::record::Tenant;
 use crate::tenant::registry::Registry;
 use crate::tenant::settings::ClientCertificates;
@@ -27,6 +31,11 @@ use crate::tenant::stored_settings::check;
 use crate::tls::certificate::Certificate;
 use crate::tls::client_authorities;
 use crate::tls::client_authorities::ClientAuthorityFileError;
+
+/// Where a router lacks what passing TLS through needs.
+pub(super) const PRIVILEGES_HINT: &str = "run `pgs serve` as root, without `--user`: the router of \
+                                          another user, as the packaged unit starts it, holds no \
+                                          capability";
 
 /// Docker's name for the machine's own network.
 const HOST_NETWORK: &str = "host";
@@ -48,6 +57,21 @@ pub(super) fn settings(
     let (_, effective) = configuration::read(context)?;
     let defaults = &effective.configuration().tenant_defaults;
     Ok(check(defaults, &registry.settings(tenant)?)?)
+}
+
+/// The tenants whose own servers are to end TLS.
+pub(super) fn passed_through(
+    context: &Context,
+    registry: &Registry,
+) -> Result<Vec<TenantId>, Error> {
+    let mut tenants = Vec::new();
+    for tenant in registry.all()? {
+        let settings = settings(context, registry, &tenant.id)?;
+        if tenant.lifecycle == Lifecycle::Ready && wanted(&settings) == TlsEnd::Server {
+            tenants.push(tenant.id);
+        }
+    }
+    Ok(tenants)
 }
 
 /// Refuses settings that would shut every client out.
@@ -97,6 +121,23 @@ pub(super) async fn advise(context: &Context, tenant: &TenantId, settings: &Tena
         Ok(_) => {}
         Err(error) => printer.warning(&format!("its container cannot be looked at: {error}")),
     }
+    // A router that does not answer does not serve it either, and other commands say so.
+    if wanted(settings) == TlsEnd::Server
+        && let Ok(Some(router)) = status::router(context).await
+        && let Some(missing) = router.privileges.as_ref().and_then(missing_to_pass_through)
+    {
+        printer.warning(&format!(
+            "the running `pgs serve` cannot pass TLS through: it lacks {missing}; clients of \
+             tenant `{tenant}` are refused"
+        ));
+        printer.hint(PRIVILEGES_HINT);
+    }
+}
+
+/// What a router lacks that is to pass TLS through, if it lacks anything.
+pub(super) fn missing_to_pass_through(held: &Held) -> Option<String> {
+    let missing = held.missing(&NEEDED_TO_PASS_TLS_THROUGH);
+    (!missing.is_empty()).then(|| missing.join(" and "))
 }
 
 async fn made_for(context: &Context, tenant: &TenantId) -> Result<Option<TlsEnd>, Error> {

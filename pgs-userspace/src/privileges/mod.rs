@@ -41,6 +41,11 @@ pub const NEEDED_TO_START: [(Capability, &str); 4] = [
 /// What the kernel path does not come without.
 pub const NEEDED_BY_KERNEL_PATH: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
 
+/// What passing TLS through does not go without: entering the network namespaces of tenants, whose
+/// servers are another user's.
+pub const NEEDED_TO_PASS_TLS_THROUGH: [Capability; 2] =
+    [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE];
+
 /// What a router that runs as root keeps while it serves; any other user's keeps none.
 const KEPT_AS_ROOT: [Capability; 4] = [
     // Certificates and sockets may be another user's.
@@ -209,6 +214,14 @@ impl fmt::Display for Held {
 const CAPABILITIES_SHOWN_MAX: usize = 6;
 
 impl Held {
+    /// Which of these it does not hold.
+    pub fn missing(&self, needed: &[Capability]) -> Vec<String> {
+        let names = needed.iter().map(ToString::to_string);
+        names
+            .filter(|name| !self.capabilities.contains(name))
+            .collect()
+    }
+
     /// Of the calling process.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use caps::Capability;
 
 use super::Check;
+use crate::command::server_tls;
 use crate::error::RUN_AS_ROOT;
 use crate::privileges::Held;
 use crate::privileges::NEEDED_BY_KERNEL_PATH;
@@ -45,6 +46,18 @@ pub(super) fn check_of_router(held: &Held) -> Check {
     Check::warning(NAME, held.to_string(), hint)
 }
 
+/// Whether it can do what tenants want whose own servers end TLS.
+pub(super) fn check_of_passthrough(held: &Held) -> Check {
+    const NAME: &str = "TLS passed through";
+    match server_tls::missing_to_pass_through(held) {
+        None => Check::good(NAME, "the router can reach tenants' servers by TCP"),
+        Some(missing) => {
+            let detail = format!("tenants want it, and the router lacks {missing}");
+            Check::fault(NAME, detail, server_tls::PRIVILEGES_HINT)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Verdict;
@@ -74,6 +87,19 @@ mod tests {
         let relayed = |check: Check| check.hint.unwrap().contains("relayed");
         assert!(!relayed(check));
         assert!(relayed(check_held("x", &held(7, &all[1..]))));
+    }
+
+    #[test]
+    fn a_router_that_cannot_pass_tls_through_is_noticed() {
+        let can = held(0, &["CAP_SYS_PTRACE", "CAP_SYS_ADMIN"]);
+        assert_eq!(check_of_passthrough(&can).verdict, Verdict::Good);
+        let check = check_of_passthrough(&held(0, &["CAP_SYS_ADMIN"]));
+        assert_eq!(check.verdict, Verdict::Fault);
+        assert!(
+            check.detail.ends_with("lacks CAP_SYS_PTRACE"),
+            "{}",
+            check.detail
+        );
     }
 
     #[test]

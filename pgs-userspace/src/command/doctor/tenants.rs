@@ -11,6 +11,7 @@ use crate::command::Context;
 use crate::command::doctor::Check;
 use crate::command::doctor::privileges;
 use crate::command::inventory;
+use crate::command::server_tls;
 use crate::command::url::PORT_DEFAULT;
 use crate::config::limits::FREE_DISK_BYTES_MIN;
 use crate::container::engine::Engine;
@@ -126,7 +127,12 @@ async fn router(context: &Context) -> Vec<Check> {
             let listen = status.listen.join(", ");
             let detail = format!("runs on {listen}, path {}", status.path);
             let mut checks = vec![Check::good(NAME, detail)];
-            checks.extend(status.privileges.as_ref().map(privileges::check_of_router));
+            if let Some(held) = &status.privileges {
+                checks.push(privileges::check_of_router(held));
+                if any_is_passed_through(context) {
+                    checks.push(privileges::check_of_passthrough(held));
+                }
+            }
             return checks;
         }
         Ok(_) => Check::fault(
@@ -148,4 +154,14 @@ async fn router(context: &Context) -> Vec<Check> {
         }
     };
     vec![check]
+}
+
+/// Whether the TLS of any tenant is to pass through. A registry that cannot be read is another
+/// check's fault.
+fn any_is_passed_through(context: &Context) -> bool {
+    context.directories.registry().exists()
+        && Registry::open(&context.directories)
+            .map_err(Error::from)
+            .and_then(|registry| server_tls::passed_through(context, &registry))
+            .is_ok_and(|tenants| !tenants.is_empty())
 }

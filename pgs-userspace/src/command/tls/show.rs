@@ -9,12 +9,10 @@ use crate::cli::FormatArguments;
 use crate::command::Context;
 use crate::command::server_tls;
 use crate::config::limits::DOCKER_CALLS_IN_FLIGHT_MAX;
-use crate::container::server_tls::TlsEnd;
 use crate::error::Error;
 use crate::output::table::Table;
 use crate::server::shown_certificate;
 use crate::tenant::id::TenantId;
-use crate::tenant::record::Lifecycle;
 use crate::tenant::registry::Registry;
 use crate::tls::certificate::Certificate;
 use crate::tls::certificate::Description;
@@ -100,13 +98,7 @@ fn kept((name, pair): (&CertificateName, &Pair)) -> Row {
 /// Those that tenants' own servers show, asked of the servers.
 async fn by_tenants(context: &Context) -> Result<Vec<Row>, Error> {
     let registry = Registry::open(&context.directories)?;
-    let mut tenants = Vec::new();
-    for tenant in registry.all()? {
-        let settings = server_tls::settings(context, &registry, &tenant.id)?;
-        if tenant.lifecycle == Lifecycle::Ready && server_tls::wanted(&settings) == TlsEnd::Server {
-            tenants.push(tenant.id);
-        }
-    }
+    let tenants = server_tls::passed_through(context, &registry)?;
     let mut rows: Vec<_> = stream::iter(tenants)
         .map(|tenant| async move { by_tenant(context, &tenant).await })
         .buffer_unordered(DOCKER_CALLS_IN_FLIGHT_MAX)
