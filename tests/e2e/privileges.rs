@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use anyhow::ensure;
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use nix::unistd::User;
 use pgs_tests::installation::Installation;
 use pgs_tests::login::PROTOCOL_3_0;
 use pgs_tests::login::startup_packet;
@@ -33,6 +35,7 @@ use crate::Named;
 
 pub(crate) const SCENARIOS: &[Named] = &[
     ("a_user_of_its_own_is_enough", a_user_of_its_own),
+    ("a_named_user_is_in_no_group_but_its_own", named_user),
     ("a_user_that_cannot_get_there_is_told", cannot_get_there),
     (
         "a_user_that_cannot_pass_tls_through_is_told_of",
@@ -46,6 +49,12 @@ pub(crate) const SCENARIOS: &[Named] = &[
 /// Nobody's, and somebody else's: numbers, so that the machine needs no entry for them.
 const SERVICE: u32 = 64_242;
 const OTHER: u32 = 64_243;
+
+/// Somebody whom every machine's database has.
+const NAMED: &str = "nobody";
+
+/// What the log says of groups that could not be left.
+const IN_GROUPS: &str = "this user is in groups beside its own";
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -160,6 +169,49 @@ fn serves(stage: &Stage, router: &Router, tenant: &Tenant<'_>) -> anyhow::Result
     Ok(())
 }
 
+/// By `--user`, which leaves them, and started so by a service manager, which does not.
+fn named_user(stage: &Stage) -> anyhow::Result<()> {
+    let nobody = User::from_name(NAMED)?.context("no such user")?;
+    let installation = open_installation(stage)?;
+    let database = installation.scratch("group");
+    let groups = fs::read_to_string("/etc/group")?;
+    fs::write(&database, format!("{groups}pgs-second:x:{OTHER}:{NAMED}\n"))?;
+    // In a mount namespace of its own: the machine's database stays as it is.
+    let database = database.to_string_lossy();
+    let within = r#"mount --bind "$0" /etc/group && exec "$@""#;
+    let within = ["unshare", "--mount", "sh", "-c", within, &database];
+    let router = installation.router_through("named", &within, &["--user", NAMED])?;
+    let process = router.process_id();
+    let user = status_line(process, "Uid:")?;
+    ensure!(user.starts_with(&format!("{} ", nobody.uid)), "{user}");
+    let groups = status_line(process, "Groups:")?;
+    ensure!(groups == nobody.gid.to_string(), "in groups {groups}");
+    let tenant = installation.create_tenant("one")?;
+    serves(stage, &router, &tenant)?;
+    ensure!(!router.log().contains(IN_GROUPS), "{}", router.log());
+    drop(router);
+
+    let groups = format!("--groups={},{OTHER}", nobody.gid);
+    let identity = [
+        format!("--reuid={}", nobody.uid),
+        format!("--regid={}", nobody.gid),
+        groups,
+    ];
+    let binary = reachable_binary(&installation)?;
+    let needed = "+bpf,+net_admin,+perfmon";
+    let command = format!(
+        "shift && exec setpriv {} --inh-caps={needed} --ambient-caps={needed} $0 \"$@\"",
+        identity.join(" ")
+    );
+    let within = ["sh", "-c", &command, &binary.to_string_lossy()];
+    let router = installation.router_through("named", &within, &[])?;
+    serves(stage, &router, &tenant)?;
+    let held = &router.status()?["privileges"];
+    ensure!(held["groups"] == serde_json::json!([OTHER]), "{held}");
+    ensure!(router.log().contains(IN_GROUPS), "{}", router.log());
+    Ok(())
+}
+
 fn cannot_get_there(stage: &Stage) -> anyhow::Result<()> {
     let installation = Installation::start(stage.path())?;
     fs::set_permissions(installation.scratch(""), Permissions::from_mode(0o700))?;
@@ -232,15 +284,19 @@ fn as_root(stage: &Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A `pgs` command as another user; a copy of the binary, because that user may not reach the
-/// original.
-fn asked_by(installation: &Installation, router: &Router, user: u32) -> anyhow::Result<String> {
+/// A copy of the binary: another user may not reach the original.
+fn reachable_binary(installation: &Installation) -> anyhow::Result<PathBuf> {
     let binary = installation.scratch("pgs");
     if !binary.exists() {
         fs::copy(pgs_binary(), &binary)?;
         fs::set_permissions(&binary, Permissions::from_mode(0o755))?;
     }
-    let mut command = Command::new(binary);
+    Ok(binary)
+}
+
+/// A `pgs` command as another user.
+fn asked_by(installation: &Installation, router: &Router, user: u32) -> anyhow::Result<String> {
+    let mut command = Command::new(reachable_binary(installation)?);
     for (name, value) in router.command().get_envs() {
         command.env(name, value.unwrap_or_default());
     }

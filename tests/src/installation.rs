@@ -71,6 +71,19 @@ impl Installation {
         Router::start_with(&directory.join("state"), &directory.join(name), &arguments)
     }
 
+    /// The same by another program: [`Router::start_through`].
+    pub fn router_through(
+        &self,
+        name: &str,
+        program: &[&str],
+        arguments: &[&str],
+    ) -> anyhow::Result<Router> {
+        let directory = self.directory.path();
+        let arguments = [&["--path", self.path.as_str()], arguments].concat();
+        let (state, run) = (directory.join("state"), directory.join(name));
+        Router::start_through(&state, &run, program, &[], &arguments)
+    }
+
     /// The state directory.
     pub fn state_directory(&self) -> PathBuf {
         self.directory.path().join("state")

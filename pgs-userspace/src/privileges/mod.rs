@@ -8,6 +8,7 @@
 mod handover;
 mod user;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use caps::Capability;
 use caps::CapsHashSet;
 use caps::errors::CapsError;
 use nix::sys::prctl;
+use nix::unistd::getegid;
 use nix::unistd::geteuid;
 
 use crate::config::directories::Directories;
@@ -56,6 +58,11 @@ const KEPT_AS_ROOT: [Capability; 4] = [
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_SYS_PTRACE,
 ];
+
+/// What to do where a router is in groups that it has no use for.
+pub const FOREIGN_GROUPS_HINT: &str = "the router may do what these groups may, with Docker's all \
+     that root may: take its user out of those that it does not need (`gpasswd --delete`), and \
+     restart `pgs serve`";
 
 /// Why the router's privileges cannot be what they should be.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +180,16 @@ pub fn relinquish_or_log() {
     }
 }
 
+/// A service manager starts a user with all its groups, and to leave one takes CAP_SETGID, which
+/// the unit does not have. That it cannot be told adds nothing: `pgs status` reads the same.
+pub fn warn_of_foreign_groups() {
+    let held = Held::by_this_process().ok();
+    if let Some(held) = held.filter(Held::has_foreign_groups) {
+        let (groups, hint) = (held.groups, FOREIGN_GROUPS_HINT);
+        tracing::warn!(?groups, hint, "this user is in groups beside its own");
+    }
+}
+
 /// In the order that the kernel demands: what is effective must be permitted.
 fn limit_to(kept: &CapsHashSet) -> Result<(), PrivilegeError> {
     caps::clear(None, CapSet::Inheritable)?;
@@ -192,6 +209,10 @@ pub struct Held {
     pub uid: u32,
     /// Names of the capabilities that any thread could use.
     pub capabilities: Vec<String>,
+    /// Groups that any thread is in besides the process's own, as a service manager leaves them to
+    /// a user that has them.
+    #[serde(default)]
+    pub groups: Vec<u32>,
     /// Whether no program that it starts can have more.
     pub no_new_privileges: bool,
 }
@@ -199,19 +220,35 @@ pub struct Held {
 impl fmt::Display for Held {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            uid, capabilities, ..
+            uid,
+            capabilities,
+            groups,
+            ..
         } = self;
         let held = match capabilities.len() {
             0 => "no capabilities".to_owned(),
             1..=CAPABILITIES_SHOWN_MAX => capabilities.join(", "),
             more => format!("{more} capabilities"),
         };
-        write!(formatter, "user {uid}, {held}")
+        write!(formatter, "user {uid}, {held}")?;
+        if !self.has_foreign_groups() {
+            return Ok(());
+        }
+        let shown = groups.iter().take(GROUPS_SHOWN_MAX);
+        let shown: Vec<_> = shown.map(ToString::to_string).collect();
+        write!(formatter, ", also in groups {}", shown.join(", "))?;
+        match groups.len().saturating_sub(GROUPS_SHOWN_MAX) {
+            0 => Ok(()),
+            more => write!(formatter, " and {more} more"),
+        }
     }
 }
 
 /// More than so many are root's, and a list of them says nothing.
 const CAPABILITIES_SHOWN_MAX: usize = 6;
+
+/// One is enough to look into it.
+const GROUPS_SHOWN_MAX: usize = 6;
 
 impl Held {
     /// Which of these it does not hold.
@@ -227,31 +264,55 @@ impl Held {
     /// # Errors
     /// `/proc` cannot be read.
     pub fn by_this_process() -> io::Result<Self> {
+        let own = getegid().as_raw();
         let mut permitted = 0;
+        let mut groups = BTreeSet::new();
         let mut no_new_privileges = true;
         for thread in std::fs::read_dir("/proc/self/task")? {
             let status = match std::fs::read_to_string(thread?.path().join("status")) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 status => status?,
             };
-            let (capabilities, bound) = parse(&status)
-                .ok_or_else(|| io::Error::other("`status` has no CapPrm or NoNewPrivs"))?;
-            permitted |= capabilities;
-            no_new_privileges &= bound;
+            let thread = ThreadStatus::parse(&status)
+                .ok_or_else(|| io::Error::other("`status` lacks CapPrm, Groups or NoNewPrivs"))?;
+            permitted |= thread.permitted;
+            groups.extend(thread.groups.into_iter().filter(|group| *group != own));
+            no_new_privileges &= thread.no_new_privileges;
         }
         Ok(Self {
             uid: geteuid().as_raw(),
             capabilities: names(permitted),
+            groups: groups.into_iter().collect(),
             no_new_privileges,
         })
     }
+
+    /// Whether it is in groups that it has no use for. Root's say nothing: it needs none.
+    pub fn has_foreign_groups(&self) -> bool {
+        self.uid != 0 && !self.groups.is_empty()
+    }
 }
 
-/// `CapPrm` and `NoNewPrivs` of a `/proc/<pid>/status` (proc_pid_status(5)).
-fn parse(status: &str) -> Option<(u64, bool)> {
-    let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
-    let permitted = u64::from_str_radix(field("CapPrm:")?.trim(), 16).ok()?;
-    Some((permitted, field("NoNewPrivs:")?.trim() == "1"))
+/// What a `/proc/<pid>/status` says of this (proc_pid_status(5)).
+#[derive(Debug, PartialEq, Eq)]
+struct ThreadStatus {
+    permitted: u64,
+    groups: Vec<u32>,
+    no_new_privileges: bool,
+}
+
+impl ThreadStatus {
+    fn parse(status: &str) -> Option<Self> {
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
+        let groups = field("Groups:")?.split_whitespace();
+        Some(Self {
+            permitted: u64::from_str_radix(field("CapPrm:")?.trim(), 16).ok()?,
+            groups: groups
+                .map(|group| group.parse().ok())
+                .collect::<Option<_>>()?,
+            no_new_privileges: field("NoNewPrivs:")?.trim() == "1",
+        })
+    }
 }
 
 fn names(bits: u64) -> Vec<String> {
@@ -269,8 +330,14 @@ mod tests {
 
     #[test]
     fn status_of_a_thread() {
-        let status = "Name:\tpgs\nCapInh:\t0\nCapPrm:\t000000c000001400\nNoNewPrivs:\t1\n";
-        assert_eq!(parse(status), Some((0xc0_0000_1400, true)));
+        let status = "Name:\tpgs\nGroups:\t7 103 \nCapInh:\t0\nCapPrm:\t000000c000001400\n\
+                      NoNewPrivs:\t1\n";
+        let thread = ThreadStatus {
+            permitted: 0xc0_0000_1400,
+            groups: vec![7, 103],
+            no_new_privileges: true,
+        };
+        assert_eq!(ThreadStatus::parse(status), Some(thread));
         let expected = [
             "CAP_NET_BIND_SERVICE",
             "CAP_NET_ADMIN",
@@ -278,8 +345,15 @@ mod tests {
             "CAP_BPF",
         ];
         assert_eq!(names(0xc0_0000_1400), expected);
-        assert_eq!(parse("CapPrm:\tx\nNoNewPrivs:\t1\n"), None);
-        assert_eq!(parse(""), None);
+        for wrong in [
+            status.replace("c000", "x"),
+            status.replace("103", "x"),
+            String::new(),
+        ] {
+            assert_eq!(ThreadStatus::parse(&wrong), None, "{wrong}");
+        }
+        let none = ThreadStatus::parse(&status.replace("7 103 ", "")).unwrap();
+        assert_eq!(none.groups, [0_u32; 0]);
     }
 
     #[test]

@@ -1,13 +1,11 @@
 //! The user that the router runs as.
 
-use std::ffi::CString;
 use std::str::FromStr;
 
 use nix::unistd::Gid;
 use nix::unistd::Group;
 use nix::unistd::Uid;
 use nix::unistd::User;
-use nix::unistd::initgroups;
 use nix::unistd::setgroups;
 use nix::unistd::setresgid;
 use nix::unistd::setresuid;
@@ -22,8 +20,6 @@ pub struct ServiceUser {
     pub name: String,
     pub(super) uid: Uid,
     pub(super) gid: Gid,
-    /// For the groups that it is in besides; none for a bare number.
-    login: Option<CString>,
 }
 
 /// Why a text names no such user.
@@ -81,7 +77,6 @@ impl FromStr for ServiceUser {
             name: text.to_owned(),
             uid,
             gid,
-            login: entry.and_then(|entry| CString::new(entry.name).ok()),
         })
     }
 }
@@ -92,12 +87,11 @@ fn group_id(group: &str) -> Option<Gid> {
 }
 
 impl ServiceUser {
-    /// Becomes that user, for ever.
+    /// Becomes that user, for ever. In no group but its own, whatever the group database says: all
+    /// that the router works with is handed to this one, and another may be worth as much as root,
+    /// such as the one that reaches Docker.
     pub(super) fn assume(&self) -> Result<(), PrivilegeError> {
-        match &self.login {
-            Some(login) => initgroups(login, self.gid).map_err(system("initgroups"))?,
-            None => setgroups(&[self.gid]).map_err(system("setgroups"))?,
-        }
+        setgroups(&[self.gid]).map_err(system("setgroups"))?;
         let Self { uid, gid, .. } = *self;
         setresgid(gid, gid, gid).map_err(system("setresgid"))?;
         setresuid(uid, uid, uid).map_err(system("setresuid"))
@@ -116,7 +110,6 @@ mod tests {
         assert_eq!((same.uid, same.gid), (nobody.uid, nobody.gid));
         let numbers: ServiceUser = "4242:4343".parse().unwrap();
         assert_eq!((numbers.uid.as_raw(), numbers.gid.as_raw()), (4242, 4343));
-        assert_eq!(numbers.login, None);
     }
 
     #[test]

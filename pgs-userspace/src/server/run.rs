@@ -170,6 +170,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let data_path = Arc::new(DataPath::start(prepared, left.descriptors)?);
     // Everything is loaded and listened on.
     privileges::relinquish()?;
+    privileges::warn_of_foreign_groups();
     let door = front_door(configuration, routes, encryption, data_path, budget)?;
     let outliving = KernelSessions {
         door: Arc::clone(&door),

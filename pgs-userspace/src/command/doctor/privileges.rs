@@ -5,6 +5,7 @@ use caps::Capability;
 use super::Check;
 use crate::command::server_tls;
 use crate::error::RUN_AS_ROOT;
+use crate::privileges::FOREIGN_GROUPS_HINT;
 use crate::privileges::Held;
 use crate::privileges::NEEDED_BY_KERNEL_PATH;
 use crate::privileges::NEEDED_TO_START;
@@ -40,6 +41,9 @@ fn check_held(name: &'static str, held: &Held) -> Check {
 pub(super) fn check_of_router(held: &Held) -> Check {
     const NAME: &str = "router's privileges";
     if held.no_new_privileges && (held.uid == 0 || held.capabilities.is_empty()) {
+        if held.has_foreign_groups() {
+            return Check::warning(NAME, held.to_string(), FOREIGN_GROUPS_HINT);
+        }
         return Check::good(NAME, held.to_string());
     }
     let hint = "it has not given everything up: restart `pgs serve`, and report what it logs";
@@ -67,6 +71,7 @@ mod tests {
         Held {
             uid,
             capabilities: capabilities.iter().map(ToString::to_string).collect(),
+            groups: Vec::new(),
             no_new_privileges: true,
         }
     }
@@ -112,5 +117,26 @@ mod tests {
         let check = check_of_router(&held(7, &["CAP_BPF"]));
         assert_eq!(check.verdict, Verdict::Warning);
         assert!(check.detail.contains("CAP_BPF"), "{}", check.detail);
+    }
+
+    #[test]
+    fn a_router_in_groups_of_others_is_noticed() {
+        let within = |uid| Held {
+            groups: vec![103, 999],
+            ..held(uid, &[])
+        };
+        let check = check_of_router(&within(7));
+        assert_eq!(check.verdict, Verdict::Warning);
+        assert!(
+            check.detail.ends_with(", also in groups 103, 999"),
+            "{}",
+            check.detail
+        );
+        assert!(check.hint.unwrap().contains("Docker"));
+        assert_eq!(
+            check_of_router(&within(0)).verdict,
+            Verdict::Good,
+            "root's say nothing"
+        );
     }
 }
