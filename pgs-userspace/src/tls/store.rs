@@ -50,11 +50,39 @@ struct Watch {
     unreadable: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Entry {
-    stamps: [Option<Stamp>; 2],
+    seen: Seen,
     good: Option<Certificate>,
 }
+
+/// How far the files that are there are known.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Seen {
+    #[default]
+    Never,
+    /// They were read, and are what they are, good or bad, until they change.
+    Read(Stamps),
+    /// They could not be read, and that was told. It says nothing of them, descriptors may have
+    /// been short: the next look tries again.
+    Unread(Stamps),
+}
+
+/// What a look at it has found that is new.
+#[derive(Debug)]
+enum Found {
+    Nothing,
+    /// A good one, for these names.
+    Certificate(String),
+    /// None that can be used; the last good one stays.
+    Fault(CertificateError),
+}
+
+/// Of the certificate and the key.
+type Stamps = [Option<Stamp>; 2];
+
+/// [`Certificate::load`], but in tests.
+type Load = fn(&Pair) -> Result<Certificate, CertificateError>;
 
 impl CertificateStore {
     /// Reads the directory; what is wrong with it is logged.
@@ -131,6 +159,10 @@ impl Serving {
 impl Watch {
     /// Reads what has changed; whether anything has.
     fn look(&mut self) -> bool {
+        self.look_with(Certificate::load)
+    }
+
+    fn look_with(&mut self, load: Load) -> bool {
         let layout = match Layout::read(&self.directory) {
             Ok(layout) => layout,
             Err(error) => {
@@ -153,32 +185,25 @@ impl Watch {
         });
         let mut changed = self.entries.len() != before;
         for (name, pair) in layout.pairs {
-            changed |= self.look_at(name, &pair);
+            changed |= self.look_at(&name, &pair, load);
         }
         changed
     }
 
-    fn look_at(&mut self, name: CertificateName, pair: &Pair) -> bool {
-        // Before reading: what changes meanwhile is seen at the next look.
-        let stamps = [Stamp::of(&pair.certificate), Stamp::of(&pair.key)];
-        let known = self.entries.get(&name);
-        if known.is_some_and(|entry| entry.stamps == stamps) {
-            return false;
-        }
-        let last_good = self.entries.remove(&name).and_then(|entry| entry.good);
-        let good = match Certificate::load(pair) {
-            Ok(certificate) => {
-                let names = certificate.description.names.join(" ");
+    /// Whether there is a new one.
+    fn look_at(&mut self, name: &CertificateName, pair: &Pair, load: Load) -> bool {
+        let entry = self.entries.entry(name.clone()).or_default();
+        match entry.look(pair, load) {
+            Found::Nothing => false,
+            Found::Certificate(names) => {
                 tracing::info!(%name, names, "certificate loaded");
-                Some(certificate)
+                true
             }
-            Err(error) => {
-                warn(&name, &error, last_good.is_some());
-                last_good
+            Found::Fault(error) => {
+                warn(name, &error, entry.good.is_some());
+                false
             }
-        };
-        self.entries.insert(name, Entry { stamps, good });
-        true
+        }
     }
 
     /// What a certificate is kept under counts more than what it says itself that it is for.
@@ -208,6 +233,30 @@ impl Watch {
 }
 
 impl Entry {
+    fn look(&mut self, pair: &Pair, load: Load) -> Found {
+        // Before reading: what changes meanwhile is seen at the next look.
+        let stamps = [Stamp::of(&pair.certificate), Stamp::of(&pair.key)];
+        if self.seen == Seen::Read(stamps) {
+            return Found::Nothing;
+        }
+        let loaded = load(pair);
+        let seen = match &loaded {
+            Err(CertificateError::Read { .. }) => Seen::Unread(stamps),
+            _ => Seen::Read(stamps),
+        };
+        let is_told = self.seen == seen;
+        self.seen = seen;
+        match loaded {
+            Ok(certificate) => {
+                let names = certificate.description.names.join(" ");
+                self.good = Some(certificate);
+                Found::Certificate(names)
+            }
+            Err(_) if is_told => Found::Nothing,
+            Err(error) => Found::Fault(error),
+        }
+    }
+
     fn good(&self) -> Option<&Certificate> {
         self.good.as_ref()
     }

@@ -110,6 +110,56 @@ fn one_that_was_never_good_is_not_shown() {
     assert_eq!(fixture.shown(None), Some(der(&good)));
 }
 
+/// As when all descriptors are taken.
+fn unreadable(pair: &Pair) -> Result<Certificate, CertificateError> {
+    Err(CertificateError::Read {
+        path: pair.certificate.clone(),
+        source: nix::errno::Errno::EMFILE.into(),
+    })
+}
+
+#[test]
+fn one_that_could_not_be_read_is_read_at_the_next_look() {
+    let mut fixture = Fixture::new();
+    fixture.install(&CertificateName::Default, &["one.test"]);
+    fixture.watch.look();
+    let one = fixture.shown(None);
+    let renewed = fixture.install(&CertificateName::Default, &["two.test"]);
+    for _ in 0..3 {
+        assert!(!fixture.watch.look_with(unreadable));
+        assert_eq!(fixture.shown(None), one, "the last good one stays");
+    }
+    assert!(fixture.watch.look(), "its files are the same as before");
+    assert_eq!(fixture.shown(None), Some(der(&renewed)));
+    assert!(
+        !fixture.watch.look_with(unreadable),
+        "is read though it has not changed"
+    );
+    // Also what was never good.
+    fixture.install(&host("a.test"), &["a.test"]);
+    fixture.watch.look_with(unreadable);
+    assert!(fixture.watch.look() && fixture.shown(Some("a.test")).is_some());
+}
+
+#[test]
+fn one_that_cannot_be_read_is_told_once_until_it_changes() {
+    let fixture = Fixture::new();
+    let pair = fixture.install(&CertificateName::Default, &["one.test"]);
+    let mut entry = Entry::default();
+    for _ in 0..2 {
+        assert!(matches!(entry.look(&pair, unreadable), Found::Fault(_)));
+        for _ in 0..3 {
+            assert!(matches!(entry.look(&pair, unreadable), Found::Nothing));
+        }
+        fixture.install(&CertificateName::Default, &["two.test"]);
+    }
+    assert!(matches!(
+        entry.look(&pair, Certificate::load),
+        Found::Certificate(_)
+    ));
+    assert!(matches!(entry.look(&pair, unreadable), Found::Nothing));
+}
+
 #[tokio::test]
 async fn the_store_looks_again_after_a_while() {
     let fixture = Fixture::new();
