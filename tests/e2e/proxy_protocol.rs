@@ -1,5 +1,6 @@
 //! The PROXY protocol: whose word counts for where a client is, and whose does not.
 
+use std::fs;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -24,12 +25,15 @@ pub(crate) const SCENARIOS: &[Named] = &[
     ("a_cancel_comes_through_a_proxy", a_cancel),
     ("health_checks_are_silent", health_checks),
     ("access_lists_look_at_the_client", access_lists),
+    ("trust_in_everybody_is_told", trust_in_everybody),
 ];
 
 /// The proxy of these scenarios, and a client of it.
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const CLIENT: &str = "192.0.2.7";
 const VERSION_1: &[u8] = b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 5432\r\n";
+
+const LIMIT: Duration = Duration::from_secs(10);
 
 const SSL_REQUEST: u32 = 1234 << 16 | 5679;
 
@@ -217,5 +221,54 @@ fn access_lists(stage: &Stage) -> anyhow::Result<()> {
         let answer = wire.message()?;
         ensure!(answer.sqlstate().as_deref() == Some("28000"), "{answer:?}");
     }
+    Ok(())
+}
+
+/// By a file, and by the command line. It serves all the same.
+fn trust_in_everybody(stage: &Stage) -> anyhow::Result<()> {
+    let (installation, alpha) = (stage.installation()?, stage.alpha()?);
+    let text = "[proxy_protocol]\ntrusted = ['10.0.0.0/8', '0.0.0.0/0']\n";
+    let filed = installation.configured_router("trusting", text)?;
+    let file = installation.scratch("trusting.toml");
+    let path = file.to_string_lossy();
+    let told = |text: &str| text.contains("trusts everybody (0.0.0.0/0)");
+    let checked = filed.command().args(["config", "check", &path]).output()?;
+    ensure!(checked.status.success(), "{checked:?}");
+    ensure!(
+        told(&String::from_utf8_lossy(&checked.stderr)),
+        "{checked:?}"
+    );
+    let json = filed.pgs_json(&["config", "check", &path])?;
+    ensure!(told(&json["cautions"].to_string()), "{json}");
+    ensure!(told(&filed.log()), "{}", filed.log());
+    let doctor = filed.pgs_json(&["doctor", "--config", &path])?;
+    for name in ["configuration", "router's configuration"] {
+        let checks = doctor["checks"].as_array().context("no checks")?;
+        let check = checks.iter().find(|check| check["name"] == name);
+        let check = check.with_context(|| format!("no {name}: {doctor}"))?;
+        let says = check["verdict"] == "warning" && told(&check["hint"].to_string());
+        ensure!(says, "{check}");
+    }
+    through_proxy(&filed, VERSION_1)?.log_in(alpha)?;
+    fs::write(&file, "[proxy_protocol]\ntrusted = ['10.0.0.0/8']\n")?;
+    filed.pgs(&["config", "reload"])?;
+    let status = filed.status()?;
+    let none = status["configuration"]["cautions"]
+        .as_array()
+        .map(Vec::is_empty);
+    ensure!(none == Some(true), "{status}");
+    fs::write(&file, text)?;
+    let told_again = process::run(filed.command().args(["config", "reload"]), LIMIT)?;
+    ensure!(told(&told_again.stderr), "{told_again:?}");
+    ensure!(
+        filed.log().matches("trusts everybody").count() == 2,
+        "{}",
+        filed.log()
+    );
+
+    let said = ["--proxy-protocol-from", "::/0"];
+    let said = installation.second_router_with("trusting-said", &said)?;
+    let status = said.status()?["configuration"].to_string();
+    ensure!(status.contains("trusts everybody (::/0)"), "{status}");
     Ok(())
 }

@@ -150,6 +150,9 @@ pub struct ReloadReport {
     pub changed: Vec<KeyChange>,
     /// What it says otherwise, and only a restart can change.
     pub needs_restart: Vec<KeyChange>,
+    /// What it says and is hardly ever meant to.
+    #[serde(default)]
+    pub cautions: Vec<String>,
 }
 
 /// A key of the configuration with another value than before.

@@ -68,6 +68,7 @@ async fn reload(context: &Context, json: bool) -> Result<(), Error> {
     for change in &report.needs_restart {
         printer.line(&format!("{change}, once `pgs serve` is started anew"))?;
     }
+    warn(context, &report.cautions);
     Ok(())
 }
 
@@ -76,12 +77,14 @@ fn check(context: &Context, arguments: CheckArguments) -> Result<(), Error> {
         config: arguments.file.or_else(|| context.config.clone()),
         ..context.clone()
     };
-    let (path, _) = read(&asked)?;
+    let (path, effective) = read(&asked)?;
+    let cautions = effective.configuration().cautions();
     if arguments.format.json {
         return context
             .printer
-            .json(&json!({ "file": path, "usable": true }));
+            .json(&json!({ "file": path, "usable": true, "cautions": cautions }));
     }
+    warn(context, &cautions);
     match path {
         Some(path) => context
             .printer
@@ -90,6 +93,12 @@ fn check(context: &Context, arguments: CheckArguments) -> Result<(), Error> {
             let default = file::default_path(&context.directories);
             none(context, &default)
         }
+    }
+}
+
+fn warn(context: &Context, cautions: &[String]) {
+    for caution in cautions {
+        context.printer.warning(caution);
     }
 }
 

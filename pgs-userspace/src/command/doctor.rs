@@ -111,12 +111,23 @@ pub(super) async fn run(context: &Context, arguments: FormatArguments) -> Result
     ))
 }
 
+/// Good, but for what is hardly ever meant so.
+fn cautious_check(name: &'static str, detail: String, cautions: &[String]) -> Check {
+    match cautions {
+        [] => Check::good(name, detail),
+        cautions => Check::warning(name, detail, cautions.join("; ")),
+    }
+}
+
 /// Whether the configuration file can be used, and which it is.
 fn configuration_check(context: &Context) -> Check {
     let name = "configuration";
     match configuration::read(context) {
-        Ok((Some(file), _)) => Check::good(name, file.display().to_string()),
-        Ok((None, _)) => Check::good(name, "no file: the defaults hold"),
+        Ok((file, effective)) => {
+            let file = file.map(|file| file.display().to_string());
+            let file = file.unwrap_or_else(|| "no file: the defaults hold".to_owned());
+            cautious_check(name, file, &effective.configuration().cautions())
+        }
         Err(error) => Check::fault(
             name,
             error.to_string(),

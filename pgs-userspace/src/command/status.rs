@@ -124,6 +124,9 @@ fn show_router(
     for change in &router.configuration.needs_restart {
         printer.line(&format!("          waits for a restart: {change}"))?;
     }
+    for caution in &router.configuration.cautions {
+        printer.line(&format!("          look again: {caution}"))?;
+    }
     show_path(context, router)?;
     if let Some(survival) = &router.survival {
         let process = survival.process_id.map(|id| format!(", process {id}"));

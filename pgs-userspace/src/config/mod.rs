@@ -1,5 +1,6 @@
 //! Every bound, every path and every setting of the program, in one place.
 
+pub mod caution;
 pub mod configuration;
 pub mod directories;
 pub mod file;

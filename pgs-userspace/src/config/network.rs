@@ -25,6 +25,14 @@ impl Networks {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
+
+    /// The networks that have every address of their family in them, if there are such, also where
+    /// several make it up together.
+    pub fn everybody(&self) -> Option<String> {
+        let mut whole = IpNet::aggregate(&self.0);
+        whole.retain(|network| network.prefix_len() == 0);
+        (!whole.is_empty()).then(|| joined(&whole))
+    }
 }
 
 impl Value for Networks {

@@ -40,6 +40,7 @@ struct TakenOver {
     file: Option<PathBuf>,
     changed: Vec<KeyChange>,
     needs_restart: Vec<KeyChange>,
+    cautions: Vec<String>,
 }
 
 /// Why what was read does not hold.
@@ -58,6 +59,7 @@ impl Reloader {
     pub(super) fn new(door: Arc<FrontDoor>, source: Source, file: Option<PathBuf>) -> Self {
         let report = ReloadReport {
             file: name(file.as_ref()),
+            cautions: door.live.rules().configuration.cautions(),
             ..ReloadReport::default()
         };
         Self {
@@ -90,6 +92,7 @@ impl Reloader {
                 file,
                 changed,
                 needs_restart,
+                cautions,
             }) => {
                 last.file = file;
                 tracing::info!(changed = listed(&changed), "configuration read again");
@@ -102,6 +105,7 @@ impl Reloader {
                     error: None,
                     changed,
                     needs_restart,
+                    cautions,
                 }
             }
             Err(error) => {
@@ -124,6 +128,8 @@ impl Reloader {
         let encryption = self.encryption(&before.encryption, &configuration)?;
         // Nothing fails from here on.
         self.door.apply(&configuration);
+        configuration.log_cautions();
+        let cautions = configuration.cautions();
         self.door.live.set(Rules {
             configuration,
             encryption,
@@ -132,6 +138,7 @@ impl Reloader {
             file,
             changed,
             needs_restart,
+            cautions,
         })
     }
 

@@ -171,6 +171,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     // Everything is loaded and listened on.
     privileges::relinquish()?;
     privileges::warn_of_foreign_groups();
+    configuration.log_cautions();
     let door = front_door(configuration, routes, encryption, data_path, budget)?;
     let outliving = KernelSessions {
         door: Arc::clone(&door),

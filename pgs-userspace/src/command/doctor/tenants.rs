@@ -133,6 +133,13 @@ async fn router(context: &Context) -> Vec<Check> {
                     checks.push(privileges::check_of_passthrough(held));
                 }
             }
+            let cautions = status.configuration.cautions;
+            // With what its command line said; the file alone is looked at before.
+            checks.extend(
+                (!cautions.is_empty()).then(|| {
+                    Check::warning("router's configuration", "holds", cautions.join("; "))
+                }),
+            );
             return checks;
         }
         Ok(_) => Check::fault(
