@@ -26,3 +26,7 @@ mod protocol;
 mod router;
 mod tenant;
 mod tls;
+
+#[cfg(test)]
+#[path = "limits/fixed_tests.rs"]
+mod fixed_tests;
