@@ -91,8 +91,8 @@ pub const SESSIONS_MAX: u32 = FLOWS_MAX / 2;
 /// Accounts in [`ACCOUNTS_MAP`]; index 0 is for sessions that belong to none.
 pub const ACCOUNTS_MAX: u32 = 1 << 14;
 
-/// Bytes of the ring buffer, 16 of them for each notice. A flow can leave one while another of it is
-/// unread, so that it can be full: then notices are lost, and its reader looks at all sessions.
+/// Bytes of the ring buffer, 16 of them for each notice. A flow can leave one while another of it
+/// is unread, so that it can be full: then notices are lost, and its reader looks at all sessions.
 pub const NOTICES_BYTES: u32 = SESSIONS_MAX * 16;
 
 /// Sockets in [`PROBES_MAP`], one for each worker.

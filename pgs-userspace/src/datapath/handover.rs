@@ -69,8 +69,8 @@ pub trait Lease: fmt::Debug + Send {
     /// On whose account the session's bytes are.
     fn owner(&self) -> &str;
 
-    /// From here on the kernel can move the session's bytes without this process. Says whether it is
-    /// kept, so that another process can go on with it.
+    /// From here on the kernel can move the session's bytes without this process. Says whether it
+    /// is kept, so that another process can go on with it.
     #[must_use]
     fn goes_on_alone(&self, place: u32, sockets: SessionSockets<'_>) -> bool;
 

@@ -228,7 +228,7 @@ fn finds_no_place(worker: &WorkerHandle) {
     let (lease, _over) = TellingLease::new();
     let meter = adopted(worker, ends.router_client, ends.router_backend, 0, lease);
     let deadline = Instant::now() + LIMIT;
-    while meter.relay_reason().as_deref() != Some("no free place") {
+    while meter.relay_reason() != Some("no free place") {
         assert_eq!(meter.place(), None, "it has one");
         assert!(Instant::now() < deadline, "it is not relayed");
         thread::sleep(Duration::from_millis(1));

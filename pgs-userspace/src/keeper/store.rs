@@ -246,8 +246,8 @@ pub trait DescriptorStore: fmt::Debug + Send + Sync {
     /// There is no keeper, which then keeps nothing either.
     fn drop_slot(&self, slot: Slot) -> Result<(), StoreError>;
 
-    /// Whether a slot whose put did not fail is kept, as far as is known by now: a keeper that has no
-    /// room says so a moment later.
+    /// Whether a slot whose put did not fail is kept, as far as is known by now: a keeper that has
+    /// no room says so a moment later.
     fn holds_slot(&self, slot: Slot) -> bool;
 
     /// Everything that was kept when this router came. It stays kept. Given once: the second call
