@@ -192,21 +192,22 @@ fn what_a_backend_sends_on_both_sides_of_coming_back_is_not_held_up() {
 #[test]
 fn an_end_without_a_verdict_is_passed_on() {
     let Some(kernel) = kernel() else { return };
-    let (mut handed, [withdrawn, _]) =
+    let (mut handed, [withdrawn, returned]) =
         session(&kernel, [Step::Withdrawn, Step::Returned], |_, _, _| {});
     large_turns(&mut handed, 3, &withdrawn);
-    // It may come back before this, or not.
-    handed
-        .backend
-        .write_all(&pattern(8, LARGE_BYTES / 100))
-        .unwrap();
+    let sent = pattern(8, LARGE_BYTES / 100);
+    handed.backend.write_all(&sent).unwrap();
     handed.backend.shutdown(Shutdown::Both).unwrap();
     let mut received = Vec::new();
     handed.client.read_to_end(&mut received).unwrap();
+    // Where it had come back before this, the kernel drops what was not read.
+    let has_verdict = returned.load(Relaxed) == withdrawn.load(Relaxed);
+    let whole = received.len() == sent.len() || has_verdict;
     assert!(
-        received == pattern(8, LARGE_BYTES / 100),
-        "{}",
-        received.len()
+        sent.starts_with(&received) && whole,
+        "{} of {}, a verdict: {has_verdict}",
+        received.len(),
+        sent.len()
     );
 }
 
