@@ -33,6 +33,7 @@ fn about(client: &str, server: &str) -> About {
         },
         server: server.to_owned(),
         kernel: "6-builder".to_owned(),
+        source: None,
     }
 }
 
@@ -67,8 +68,14 @@ fn the_others_stay_as_they_were() {
                          "tests": [{ "without_pgs": "a", "through_pgs": "z" }] }],
     });
     let runs = [("direct", 1), ("relay", 2), ("tls", 3)];
+    let source = |commit: &str, changed| {
+        let source = json!({ "commit": commit, "changed": changed });
+        serde_json::from_value(source).unwrap()
+    };
+    let mut was = outcome("then", &runs, &["f"], &more);
+    was.runs[0].source = source("old", false);
     let stored = Stored {
-        outcome: outcome("then", &runs, &["f"], &more),
+        outcome: was,
         again: vec![Subject::Tls],
     };
     let more = json!({
@@ -76,7 +83,10 @@ fn the_others_stay_as_they_were() {
         "deliberate": [{ "reason": REASON,
                          "tests": [{ "without_pgs": "a", "through_pgs": "b" }] }],
     });
-    let new = outcome("now", &[("direct", 1), ("tls", 4)], &["f"], &more);
+    let mut new = outcome("now", &[("direct", 1), ("tls", 4)], &["f"], &more);
+    for run in &mut new.runs {
+        run.source = source("new", true);
+    }
     let both = stored.and(new, &rule).unwrap();
     let short: Vec<_> = both
         .runs
@@ -90,6 +100,15 @@ fn the_others_stay_as_they_were() {
     ];
     assert_eq!(short, expected);
     assert_eq!(both.ended, "then");
+    let sources: Vec<_> = both.runs.iter().map(|run| run.source.clone()).collect();
+    let shown = sources
+        .iter()
+        .map(|source| source.as_ref().map(ToString::to_string));
+    let expected = [Some("commit old"), None, Some("commit new with changes")];
+    assert!(
+        shown.eq(expected.map(|text| text.map(str::to_owned))),
+        "{sources:?}"
+    );
     let differing: Vec<&str> = both.differing.iter().map(|one| &*one.test).collect();
     assert_eq!(differing, ["kept", "new"]);
     let reasons: Vec<&str> = both.deliberate.iter().map(|one| &*one.reason).collect();

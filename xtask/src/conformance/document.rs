@@ -98,9 +98,13 @@ fn section(outcome: &Outcome) -> Result<String> {
         text,
         "{client}. Tests: {tests}. Server: {server}. Linux {kernel}; ended {ended}"
     )?;
+    // Those that have no time of their own were run together.
+    if let Some(run) = outcome.runs.iter().find(|run| run.ended.is_none()) {
+        text += &source(run);
+    }
     for run in &outcome.runs {
         if let Some(ended) = &run.ended {
-            write!(text, ", {} {ended}", title(run.subject))?;
+            write!(text, ", {} {ended}{}", title(run.subject), source(run))?;
         }
     }
     text.push_str(".\n\n");
@@ -145,6 +149,12 @@ fn section(outcome: &Outcome) -> Result<String> {
         )?;
     }
     Ok(text)
+}
+
+/// Of what commit it was, where the results say it.
+fn source(run: &Counts) -> String {
+    let source = run.source.as_ref();
+    source.map_or_else(String::new, |source| format!(" ({source})"))
 }
 
 /// The part that both have in common is said once.
@@ -197,7 +207,7 @@ mod tests {
         let mut late = run("tls", 0);
         late["ended"] = "later".into();
         late["encrypted_sessions"] = 12.into();
-        let outcome = json!({
+        let mut outcome = json!({
             "suite": "x", "client": "libx 1", "tests": "its own", "notes": ["A note."],
             "ended": "then", "server": "postgres 18", "kernel": "6",
             "runs": [run("direct", 0), run("relay", 1), late],
@@ -207,17 +217,35 @@ mod tests {
                              "tests": [{ "without_pgs": "a -> w", "through_pgs": "a -> x" }] }],
             "failing_everywhere": ["u"], "unsteady": ["v"],
         });
-        let page = render(&[serde_json::from_value(outcome).unwrap()]).unwrap();
+        let page = render(&[serde_json::from_value(outcome.clone()).unwrap()]).unwrap();
         assert!(page.contains(
             "| `x` | libx 1 | 7 / 0 / 1 | 7 / 1 / 1 | not run | 7 / 0 / 1 | \
              1 tests, and 1 on purpose |"
         ));
         assert!(page.contains("- Over TLS: 12 sessions, all encrypted.\n"));
         assert!(page.contains("ended then, relay with TLS later.\n"));
+        let mut of = |commit: &str, changed, at: usize| {
+            let source = json!({ "commit": commit, "changed": changed });
+            outcome["runs"][at]["source"] = source;
+        };
+        of("abc1234", false, 0);
+        of("def5678", true, 2);
+        let page = render(&[serde_json::from_value(outcome.clone()).unwrap()]).unwrap();
+        assert!(page.contains(
+            "ended then (commit abc1234), relay with TLS later (commit def5678 with changes).\n"
+        ));
         assert!(page.contains("1 tests: So it is. For one, `a`: `w` without pgs, `x` through it."));
         assert!(page.contains("`t` is Passed without pgs and Failed through it (relay)"));
         assert!(page.contains("A note.") && page.contains("as with it: `u`"));
         assert!(page.contains("so run twice: `v`"));
+    }
+
+    /// Those that are kept, which may be older than what is written now.
+    #[test]
+    fn the_page_of_the_kept_results_is_the_one_that_is_there() {
+        let page = render(&Outcome::read_all().unwrap()).unwrap();
+        let path = workspace::root().join("docs/clients.md");
+        assert_eq!(page, fs::read_to_string(path).unwrap());
     }
 
     #[test]

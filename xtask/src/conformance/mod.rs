@@ -23,6 +23,7 @@ mod psycopg;
 mod psycopg2;
 mod python;
 mod regress;
+mod source;
 mod sqlalchemy;
 mod sqlx;
 mod suite;
@@ -40,7 +41,8 @@ use clap::{Args, ValueEnum};
 use endpoint::{Endpoint, Subject};
 use ground::Ground;
 use outcome::{About, Outcome, Run, Tests};
-use std::path::{Path, PathBuf};
+use source::Source;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 use suite::{Name, Suite};
@@ -105,7 +107,7 @@ pub(crate) fn run(args: &ConformanceArgs) -> Result<()> {
     let image = setup::ensure(Purpose::Demo)?.image;
     let image = image.context("set-up found no PostgreSQL image")?;
     ensure_socat()?;
-    let pgs = build()?;
+    let built = build()?;
     let mut failed = Vec::new();
     for name in names {
         heading(name.text());
@@ -114,7 +116,7 @@ pub(crate) fn run(args: &ConformanceArgs) -> Result<()> {
             continue;
         };
         // A suite that cannot be had must not keep the others from running.
-        match one(name, &pgs, &image, &choice) {
+        match one(name, &built, &image, &choice) {
             Ok(outcome) => {
                 if args.json {
                     report::line(outcome.to_json()?);
@@ -148,11 +150,11 @@ fn chosen(names: &[String]) -> Vec<Name> {
 
 /// Prepares one suite and runs it on every subject; the results are written in any case, but where
 /// they cannot stand beside those that are to be kept.
-fn one(name: Name, pgs: &Path, image: &str, choice: &Choice) -> Result<Outcome> {
+fn one(name: Name, built: &Built, image: &str, choice: &Choice) -> Result<Outcome> {
     let Choice { subjects, added } = choice;
-    let ground = Ground::prepare(name.text(), pgs, image)?;
+    let ground = Ground::prepare(name.text(), &built.pgs, image)?;
     let suite = name.prepare(&ground)?;
-    let about = About::gather(suite.as_ref(), &ground)?;
+    let about = About::gather(suite.as_ref(), &ground, built.source.clone())?;
     let stored = if *added {
         Stored::read(name, &about, subjects)?
     } else {
@@ -247,7 +249,14 @@ fn ensure_socat() -> Result<()> {
     Ok(())
 }
 
-fn build() -> Result<PathBuf> {
+/// The program that all runs have.
+struct Built {
+    pgs: PathBuf,
+    /// None where git cannot say it.
+    source: Option<Source>,
+}
+
+fn build() -> Result<Built> {
     let step = Step::new("pgs");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace::root()).args([
@@ -258,9 +267,14 @@ fn build() -> Result<PathBuf> {
         "pgs",
     ]);
     process::followed(&step, &mut cargo)?;
-    let binary = workspace::target().join("debug/pgs");
-    step.done(binary.display());
-    Ok(binary)
+    // Now: the tree can be another one when the suites have ended.
+    let source = Source::now();
+    let pgs = workspace::target().join("debug/pgs");
+    match &source {
+        Some(source) => step.done(format_args!("{}, {source}", pgs.display())),
+        None => step.done(pgs.display()),
+    }
+    Ok(Built { pgs, source })
 }
 
 #[cfg(test)]

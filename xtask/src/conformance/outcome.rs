@@ -3,6 +3,7 @@
 use super::compare::{Deliberate, Difference, Rule, deliberate, differing, failing_everywhere};
 use super::endpoint::Subject;
 use super::ground::Ground;
+use super::source::Source;
 use super::suite::{Facts, Name, Suite};
 use crate::{kernel_release, process, report, workspace};
 use anyhow::{Context, Result};
@@ -123,6 +124,9 @@ pub(super) struct Counts {
     /// RFC 3339, UTC, when it ended, where it was run later than the others and added to them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ended: Option<String>,
+    /// Of what commit the pgs was; older results do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) source: Option<Source>,
 }
 
 /// What was run, and on what; known before it is run.
@@ -130,10 +134,15 @@ pub(super) struct About {
     pub(super) facts: Facts,
     pub(super) server: String,
     pub(super) kernel: String,
+    pub(super) source: Option<Source>,
 }
 
 impl About {
-    pub(super) fn gather(suite: &dyn Suite, ground: &Ground) -> Result<Self> {
+    pub(super) fn gather(
+        suite: &dyn Suite,
+        ground: &Ground,
+        source: Option<Source>,
+    ) -> Result<Self> {
         let server = process::output(
             Command::new("docker")
                 .args(["run", "--rm", "--network", "none", ground.image()])
@@ -143,6 +152,7 @@ impl About {
             facts: suite.facts()?,
             server,
             kernel: kernel_release::version()?,
+            source,
         })
     }
 }
@@ -180,7 +190,7 @@ impl Outcome {
             differing: differing(runs, instead),
             deliberate: deliberate(runs, instead),
             failing_everywhere: failing_everywhere(runs, instead),
-            runs: runs.iter().map(counts).collect(),
+            runs: runs.iter().map(|run| counts(run, &about.source)).collect(),
             unsteady,
         })
     }
@@ -251,7 +261,7 @@ impl Outcome {
     }
 }
 
-fn counts(run: &Run) -> Counts {
+fn counts(run: &Run, source: &Option<Source>) -> Counts {
     Counts {
         subject: run.subject,
         passed: run.count(Verdict::Passed),
@@ -260,6 +270,7 @@ fn counts(run: &Run) -> Counts {
         seconds: run.seconds,
         encrypted_sessions: run.encrypted_sessions,
         ended: None,
+        source: source.clone(),
     }
 }
 
