@@ -149,6 +149,12 @@ fn of_strangers() -> [Row; 8] {
             "as above"
         ),
         row!(
+            NEXT_NAME_ANSWER_DELAY,
+            time,
+            "how long a login waits whose user is no tenant before its next name counts",
+            "as above; who does not want to wait names the tenant by the user"
+        ),
+        row!(
             LOGIN_CLIENT_BYTES_MAX,
             bytes,
             "what a client may send before it is logged in",
