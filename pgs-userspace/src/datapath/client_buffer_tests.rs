@@ -65,9 +65,16 @@ fn a_client_that_reads_is_bound_only_while_the_verdict_counts_on_it() {
 fn a_client_that_stops_reading_stays_bound() {
     const BEGIN_BYTES: usize = 2 << 20;
     const ALL_BYTES: usize = 24 << 20;
+    /// Of which one at least is to be what is meant; where others take the processors, the backend
+    /// may not get ahead of the router in the first of them.
+    const ROUNDS: usize = 10;
+    const ROUNDS_MAX: usize = 50;
     let Some(kernel) = kernel() else { return };
     let mut meant = 0;
-    for _ in 0..10 {
+    for round in 0..ROUNDS_MAX {
+        if round >= ROUNDS && meant > 0 {
+            break;
+        }
         let ends = Ends::new();
         let near = ends.router_client.try_clone().unwrap();
         let withdrawn = Arc::new(AtomicUsize::new(0));
