@@ -211,6 +211,37 @@ fn an_end_without_a_verdict_is_passed_on() {
     );
 }
 
+/// What its client sent in large meanwhile is answered when it comes back: the next question needs
+/// no router.
+#[test]
+fn a_client_begins_a_new_turn_when_its_backend_comes_back() {
+    const ASKED_BYTES: usize = 1 << 20;
+    let Some(kernel) = kernel() else { return };
+    let counts = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let counted = counts.clone();
+    let mut handed = hand_over(&kernel, b"", move |step, client, _| {
+        if step == Step::Withdrawn && counted[0].fetch_add(1, Relaxed) == 0 {
+            let mut client = client.try_clone().unwrap();
+            thread::spawn(move || client.write_all(&pattern(5, ASKED_BYTES)).unwrap());
+        }
+        counted[1].fetch_add(usize::from(step == Step::Returned), Relaxed);
+    });
+    let [withdrawn, returned] = counts;
+    handed.wait_for_kernel();
+    let mut backend = handed.backend.try_clone().unwrap();
+    let reading = thread::spawn(move || expect(&mut backend, &pattern(5, ASKED_BYTES)));
+    large_turns(&mut handed, 4, &withdrawn);
+    reading.join().unwrap();
+    wait_for(&returned, withdrawn.load(Relaxed));
+    // Until the last look is over.
+    thread::sleep(2 * RETURN_AFTER);
+    let place = handed.place();
+    let before = kernel.flows().bytes(place).to_backend;
+    handed.client.write_all(b"question").unwrap();
+    expect(&mut handed.backend, b"question");
+    assert_eq!(kernel.flows().bytes(place).to_backend - before, 8);
+}
+
 /// It reads what it is sent while it sends itself: neither waits for the other.
 #[test]
 fn a_client_may_send_during_a_large_turn() {

@@ -104,7 +104,7 @@ fn of_arrivals() -> [Row; 8] {
 }
 
 /// What strangers can cause.
-fn of_strangers() -> [Row; 8] {
+fn of_strangers() -> [Row; 9] {
     [
         row!(
             FAREWELLS_MAX,

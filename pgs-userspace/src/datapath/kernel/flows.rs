@@ -328,6 +328,11 @@ impl FlowTable {
         self.record(place, direction).turn_bytes.load(Acquire)
     }
 
+    /// The other side has had bytes of its own that no verdict has seen.
+    pub(super) fn begin_turn(&self, place: Place, direction: Direction) {
+        self.record(place, direction).turn_bytes.store(0, Release);
+    }
+
     /// Whether the verdict had to drop bytes.
     pub(super) fn is_broken(&self, place: Place, direction: Direction) -> bool {
         self.record(place, direction).diversions.load(Acquire) & BROKEN != 0

@@ -125,6 +125,9 @@ impl KernelAccess {
             return Err(failed("SOURCES, the backend again")(error));
         }
         self.passes(Step::Returned);
+        // What it sent meanwhile has ended its client's turn, and no verdict has seen it: the next
+        // one would come to a router, which may not be there.
+        self.flows.begin_turn(place, Direction::ToBackend);
         self.is_back(enrolment, backend)
     }
 
