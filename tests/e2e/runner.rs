@@ -1,4 +1,5 @@
-//! Runs every scenario on every path that it is for, counts what was skipped, and takes everything down.
+//! Runs every scenario on every path that it is for, counts what was skipped, and takes everything
+//! down.
 
 use std::fs;
 use std::io::Write as _;
