@@ -334,6 +334,8 @@ fn what_the_keeper_has_no_room_for() -> anyhow::Result<()> {
     stage.ground.until_slots(1)?;
     // Room for whoever takes over, and not for the three sockets of one more session.
     let keeper = stage.ground.report()?.keeper;
+    // Those of the report's own connection are closed a moment later.
+    std::thread::sleep(PROMPT);
     let room = descriptors(keeper)? as u64 + 2;
     let limit = Rlimit {
         current: Some(room),
