@@ -261,6 +261,8 @@ fn build() -> Result<Built> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace::root()).args([
         "build",
+        // Some of the tests are of time, and users have no other.
+        "--release",
         "--package",
         "pgs-userspace",
         "--bin",
@@ -269,7 +271,7 @@ fn build() -> Result<Built> {
     process::followed(&step, &mut cargo)?;
     // Now: the tree can be another one when the suites have ended.
     let source = Source::now();
-    let pgs = workspace::target().join("debug/pgs");
+    let pgs = workspace::target().join("release/pgs");
     match &source {
         Some(source) => step.done(format_args!("{}, {source}", pgs.display())),
         None => step.done(pgs.display()),
