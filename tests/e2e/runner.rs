@@ -1,11 +1,13 @@
-//! Runs every scenario on every path that it is for, counts what was skipped, and takes everything
-//! down.
+//! Runs every scenario on every path that it is for, counts what was skipped, says which took the
+//! longest, and takes everything down.
 
 use std::fs;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
+use std::time::Instant;
 
 use libtest_mimic::Arguments;
 use libtest_mimic::Completion;
@@ -23,14 +25,22 @@ use crate::Named;
 /// Lines of the router's log that go with a failure.
 const LOG_LINES: usize = 30;
 
-/// Names and reasons.
-type Skipped = Arc<Mutex<Vec<(String, String)>>>;
+/// Those that took longer are named: what to look at when a run becomes too long.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// What is said of scenarios after the last one, by name.
+#[derive(Default)]
+struct Notes {
+    /// With the reasons.
+    skipped: Mutex<Vec<(String, String)>>,
+    took: Mutex<Vec<(String, Duration)>>,
+}
 
 pub(crate) fn run(modules: &[(&str, &[Named])], without_a_path: &[&str]) -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Memory and processor time are asserted, so tests do not run beside each other unless told.
     arguments.test_threads.get_or_insert(1);
-    let skipped = Skipped::default();
+    let notes = Arc::<Notes>::default();
     let stages = DataPath::ALL.map(|path| Arc::new(Stage::new(path)));
     let mut trials = Vec::new();
     for stage in &stages {
@@ -40,7 +50,7 @@ pub(crate) fn run(modules: &[(&str, &[Named])], without_a_path: &[&str]) -> Exit
             }
             for (name, scenario) in *scenarios {
                 let name = format!("{}::{module}::{name}", stage.path());
-                trials.push(trial(name, *scenario, stage, &skipped));
+                trials.push(trial(name, *scenario, stage, &notes));
             }
         }
     }
@@ -51,31 +61,33 @@ pub(crate) fn run(modules: &[(&str, &[Named])], without_a_path: &[&str]) -> Exit
             None => warn("a scenario still runs; its tenants stay"),
         }
     }
-    report(
-        &skipped
-            .lock()
-            .map(|skipped| skipped.clone())
-            .unwrap_or_default(),
-    );
+    report(&notes);
     conclusion.exit_code()
 }
 
-fn trial(name: String, scenario: Scenario, stage: &Arc<Stage>, skipped: &Skipped) -> Trial {
-    let (stage, skipped) = (Arc::clone(stage), Arc::clone(skipped));
-    Trial::ignorable_test(name.clone(), move || match scenario(&stage) {
-        Ok(()) => Ok(Completion::Completed),
-        Err(error) => match error.downcast::<Skip>() {
-            Ok(skip) => skip_or_fail(name, &skip, &skipped),
-            Err(error) => Err(failure(&error, &stage)),
-        },
+fn trial(name: String, scenario: Scenario, stage: &Arc<Stage>, notes: &Arc<Notes>) -> Trial {
+    let (stage, notes) = (Arc::clone(stage), Arc::clone(notes));
+    Trial::ignorable_test(name.clone(), move || {
+        let began = Instant::now();
+        let result = scenario(&stage);
+        if let Ok(mut took) = notes.took.lock() {
+            took.push((name.clone(), began.elapsed()));
+        }
+        match result {
+            Ok(()) => Ok(Completion::Completed),
+            Err(error) => match error.downcast::<Skip>() {
+                Ok(skip) => skip_or_fail(name, &skip, &notes),
+                Err(error) => Err(failure(&error, &stage)),
+            },
+        }
     })
 }
 
-fn skip_or_fail(name: String, skip: &Skip, skipped: &Skipped) -> Result<Completion, Failed> {
+fn skip_or_fail(name: String, skip: &Skip, notes: &Notes) -> Result<Completion, Failed> {
     if skip.is_forbidden() {
         return Err(format!("would be skipped: {skip}").into());
     }
-    if let Ok(mut skipped) = skipped.lock() {
+    if let Ok(mut skipped) = notes.skipped.lock() {
         skipped.push((name, skip.to_string()));
     }
     Ok(Completion::ignored_with(skip))
@@ -88,20 +100,27 @@ fn failure(error: &anyhow::Error, stage: &Stage) -> Failed {
     format!("{error:#}\n\nend of the router's log:\n{tail}").into()
 }
 
-fn report(skipped: &[(String, String)]) {
-    let mut lines = String::new();
-    for (name, reason) in skipped {
-        lines += &format!("{name}: {reason}\n");
+fn report(notes: &Notes) {
+    let mut list = String::new();
+    if let Ok(skipped) = notes.skipped.lock() {
+        let lines: String = skipped
+            .iter()
+            .map(|(name, reason)| format!("{name}: {reason}\n"))
+            .collect();
+        if let Some(file) = std::env::var_os("PGS_TEST_SKIPPED")
+            && let Err(error) = fs::write(&file, &lines)
+        {
+            warn(&format!("writing {}: {error}", file.display()));
+        }
+        list.extend(lines.lines().map(|line| format!("not run: {line}\n")));
     }
-    if let Some(file) = std::env::var_os("PGS_TEST_SKIPPED")
-        && let Err(error) = fs::write(&file, &lines)
-    {
-        warn(&format!("writing {}: {error}", file.display()));
+    if let Ok(mut took) = notes.took.lock() {
+        took.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+        let slow = took.iter().filter(|(_, time)| *time >= SLOW);
+        list.extend(
+            slow.map(|(name, time)| format!("slow: {name}: {:.1} s\n", time.as_secs_f64())),
+        );
     }
-    let list: String = lines
-        .lines()
-        .map(|line| format!("not run: {line}\n"))
-        .collect();
     if let Err(error) = std::io::stdout().write_all(list.as_bytes()) {
         warn(&format!("writing the summary: {error}"));
     }

@@ -104,9 +104,10 @@ impl Accepting {
                 true
             }
             Err(error) => {
-                tracing::warn!(process_id, %error, "not handed over: going on");
                 outliving.take_back();
                 self.go_on();
+                // Not before it is so: who waits for this line asks for a session next.
+                tracing::warn!(process_id, %error, "not handed over: going on");
                 false
             }
         }
