@@ -87,9 +87,28 @@ const MODULES: &[(&str, &[Named])] = &[
     ("faults", faults::SCENARIOS),
 ];
 
-/// What is over before a session has a data path, or moved by neither of them: run once, beside
-/// the kernel path, which is what serves where it can.
-const WITHOUT_A_PATH: &[&str] = &["enumeration", "tls"];
+/// What is over before a session has a data path, or moved by neither of them: modules, and
+/// scenarios of others. They run once, beside the kernel path, which is what serves where it can.
+const WITHOUT_A_PATH: &[&str] = &[
+    "deadlines",
+    "enumeration",
+    "front_door",
+    "limits::an_address_beyond_its_bounds_can_cancel",
+    "limits::cancels_of_ones_own_are_no_connections",
+    "limits::failed_logins_have_to_wait",
+    "limits::logins_under_way_leave_a_tenant_its_places",
+    "limits::the_configuration_file",
+    "limits::too_many_arrivals_of_one_address",
+    "limits::too_many_cancels_of_one_address",
+    "limits::too_many_connections_of_one_address",
+    "limits::too_many_logins_under_way_of_one_address",
+    "limits::who_waits_for_its_login_is_let_in_or_told",
+    "limits::who_waits_for_its_login_is_not_blamed",
+    "proxy_protocol",
+    "reload",
+    "routing",
+    "tls",
+];
 
 fn main() -> ExitCode {
     runner::run(MODULES, WITHOUT_A_PATH)

@@ -42,14 +42,24 @@ pub(crate) fn run(modules: &[(&str, &[Named])], without_a_path: &[&str]) -> Exit
     arguments.test_threads.get_or_insert(1);
     let notes = Arc::<Notes>::default();
     let stages = DataPath::ALL.map(|path| Arc::new(Stage::new(path)));
+    let unknown = without_a_path.iter().find(|name| !is_known(name, modules));
+    if let Some(unknown) = unknown {
+        warn(&format!(
+            "{unknown} is to run once, and there is no such thing"
+        ));
+        return ExitCode::FAILURE;
+    }
     let mut trials = Vec::new();
     for stage in &stages {
+        let once = |name: &str| without_a_path.contains(&name);
+        let elsewhere = stage.path() == DataPath::Relay;
         for (module, scenarios) in modules {
-            if stage.path() == DataPath::Relay && without_a_path.contains(module) {
-                continue;
-            }
             for (name, scenario) in *scenarios {
-                let name = format!("{}::{module}::{name}", stage.path());
+                let of_module = format!("{module}::{name}");
+                if elsewhere && (once(module) || once(&of_module)) {
+                    continue;
+                }
+                let name = format!("{}::{of_module}", stage.path());
                 trials.push(trial(name, *scenario, stage, &notes));
             }
         }
@@ -63,6 +73,18 @@ pub(crate) fn run(modules: &[(&str, &[Named])], without_a_path: &[&str]) -> Exit
     }
     report(&notes);
     conclusion.exit_code()
+}
+
+/// Whether it is a module or a scenario of one.
+fn is_known(name: &str, modules: &[(&str, &[Named])]) -> bool {
+    let (wanted, scenario) = match name.split_once("::") {
+        Some((module, scenario)) => (module, Some(scenario)),
+        None => (name, None),
+    };
+    modules.iter().any(|(module, scenarios)| {
+        *module == wanted
+            && scenario.is_none_or(|wanted| scenarios.iter().any(|(name, _)| *name == wanted))
+    })
 }
 
 fn trial(name: String, scenario: Scenario, stage: &Arc<Stage>, notes: &Arc<Notes>) -> Trial {

@@ -25,10 +25,12 @@ const QUIET_LIMIT: Duration = Duration::from_secs(60);
 /// Pieces of each session.
 const ROUNDS: u64 = 6;
 
-/// Most that the pieces of all sessions take at a time, and most of one piece. Both directions and
-/// the server have a copy of each.
+/// Most that the pieces of all but the large sessions take at a time, and most of one piece. Both
+/// directions and the server have a copy of each.
 const ALL_BYTES_MAX: usize = 256 << 20;
 const PIECE_BYTES_MAX: usize = 64 << 20;
+/// So many sessions have pieces up to that size, however many there are beside them.
+const LARGE_SESSIONS: u64 = 2;
 
 pub(super) fn with_hashes(stage: &Stage) -> anyhow::Result<()> {
     let counts = Length::of_this_run()?.pick(&[1, 40][..], &[1, 100, 1_000]);
@@ -40,11 +42,13 @@ pub(super) fn with_hashes(stage: &Stage) -> anyhow::Result<()> {
         driver::block_on(LIMIT, async {
             let connecting = (0..*count).map(|_| driver::connect(address, tenant.login()));
             let sessions = future::try_join_all(connecting).await?;
-            let most = (ALL_BYTES_MAX / count).min(PIECE_BYTES_MAX);
+            let share = (ALL_BYTES_MAX / count).min(PIECE_BYTES_MAX);
             let working = sessions
                 .iter()
                 .zip(0_u64..)
                 .map(|(session, number)| async move {
+                    let is_large = number < LARGE_SESSIONS;
+                    let most = if is_large { PIECE_BYTES_MAX } else { share };
                     for round in 0..ROUNDS {
                         let seed = number * ROUNDS + round;
                         there_and_back(&session.client, seed, size(most))

@@ -233,7 +233,7 @@ fn is_relayed(stage: &Stage, router: &Router, why: &Why) -> anyhow::Result<()> {
     serves(&mut log_in(router, stage)?)
 }
 
-/// The kernel path without CAP_PERFMON: results by the kernel, queries by the router, and the
+/// The kernel path without a look at the target: results by the kernel, queries by the router, and the
 /// session's end with it.
 fn is_one_way(stage: &Stage, router: &Router) -> anyhow::Result<()> {
     let status = router.status()?;
@@ -285,6 +285,15 @@ pub(super) fn missing_capabilities(stage: &Stage) -> anyhow::Result<()> {
         "{reason}"
     );
     Ok(())
+}
+
+/// A kernel that does not say how its structures are laid out: to this router, from which it is
+/// hidden.
+pub(super) fn missing_type_information(stage: &Stage) -> anyhow::Result<()> {
+    require_kernel(stage)?;
+    let hide = "mount -t tmpfs none /sys/kernel/btf && exec \"$@\"";
+    let hidden = ["unshare", "--mount", "sh", "-c", hide, "sh"];
+    is_one_way(stage, &start(stage, "untyped", &hidden, None)?)
 }
 
 /// It has sent all that it ever will before it is let in, and says so: its session is handed over

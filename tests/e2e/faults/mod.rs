@@ -59,6 +59,10 @@ pub(crate) const SCENARIOS: &[Named] = &[
         fallback::missing_capabilities,
     ),
     (
+        "missing_type_information_leaves_what_works",
+        fallback::missing_type_information,
+    ),
+    (
         "a_client_that_has_ended_before_the_handover",
         fallback::ended_client,
     ),

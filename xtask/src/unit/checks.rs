@@ -1,21 +1,21 @@
 //! What the unit has to do, one step each.
 
 use super::machine::Machine;
+use super::traffic::{Load, PASSWORD, Session, TENANT, with_newcomers};
 use crate::process;
 use crate::report::Step;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-const TENANT: &str = "unit";
-const PASSWORD: &str = "only for the length of this check";
 /// In which a restart must be over: nothing waits for sessions.
 const RESTART_LIMIT: Duration = Duration::from_secs(10);
+/// Where another program lies inside, for an upgrade.
+const NEXT: &str = "usr/bin/pgs-next";
 const POLL_PERIOD: Duration = Duration::from_millis(200);
 
 pub(super) struct Checks<'a> {
@@ -40,8 +40,13 @@ impl<'a> Checks<'a> {
         let mut session = Session::begin(port)?;
         session.answers()?;
         if self.status("StatusText")?.contains("kernel") {
-            self.restart(&mut session)?;
-            self.kill(&mut session)?;
+            let load = Load::begin(port)?;
+            self.restart(port, &mut session)?;
+            self.kill(port, &mut session)?;
+            self.upgrade(port, &mut session)?;
+            let step = Step::new("pgbench");
+            load.end()?;
+            step.done("lost none of its sessions in all of that");
         } else {
             let step = Step::new("systemctl restart");
             step.skipped("without the kernel path sessions end with the router");
@@ -60,14 +65,19 @@ impl<'a> Checks<'a> {
         self.systemctl(&["show", "--value", "--property", property, "pgs"])
     }
 
-    fn start(&self, port: u16) -> Result<()> {
-        let step = Step::new("systemctl start");
+    /// Has the unit's next start be of this program, at that port.
+    fn serve_as(&self, program: &str, port: u16) -> Result<()> {
         let directory = self.machine.file("etc/systemd/system/pgs.service.d");
         fs::create_dir_all(&directory)?;
-        let listen = format!("ExecStart=/usr/bin/pgs serve --listen 127.0.0.1:{port}");
+        let listen = format!("ExecStart={program} serve --listen 127.0.0.1:{port}");
         let lines = format!("[Service]\nExecStart=\n{listen}\n");
         fs::write(directory.join("port.conf"), lines)?;
-        self.systemctl(&["daemon-reload"])?;
+        self.systemctl(&["daemon-reload"]).map(drop)
+    }
+
+    fn start(&self, port: u16) -> Result<()> {
+        let step = Step::new("systemctl start");
+        self.serve_as("/usr/bin/pgs", port)?;
         self.systemctl(&["start", "pgs"])?;
         ensure!(self.status("ActiveState")? == "active");
         let kept = self.machine.said(&["pgs", "status"]);
@@ -103,37 +113,61 @@ impl<'a> Checks<'a> {
         Ok(Tenant(self))
     }
 
-    fn restart(&self, session: &mut Session) -> Result<()> {
-        let step = Step::new("systemctl restart");
+    fn restart(&self, port: u16, session: &mut Session) -> Result<()> {
+        self.goes_on("systemctl restart", port, session, || {
+            self.systemctl(&["restart", "pgs"]).map(drop)
+        })
+    }
+
+    fn kill(&self, port: u16, session: &mut Session) -> Result<()> {
         let (before, begun) = (self.status("MainPID")?, Instant::now());
-        self.systemctl(&["restart", "pgs"])?;
-        let took = begun.elapsed();
-        let after = self.status("MainPID")?;
-        ensure!(before != after, "it is the same process");
+        self.goes_on("SIGKILL", port, session, || {
+            self.systemctl(&["kill", "--signal=SIGKILL", "--kill-whom=main", "pgs"])?;
+            loop {
+                let again = self.status("ActiveState")? == "active";
+                if again && self.status("MainPID")? != before {
+                    return Ok(());
+                }
+                ensure!(begun.elapsed() < RESTART_LIMIT, "it is not started again");
+                thread::sleep(POLL_PERIOD);
+            }
+        })
+    }
+
+    /// The unit is restarted with another file as its program.
+    fn upgrade(&self, port: u16, session: &mut Session) -> Result<()> {
+        let next = self.machine.file(NEXT);
+        fs::copy(self.binary, &next).with_context(|| format!("copy pgs to {}", next.display()))?;
+        self.serve_as(&format!("/{NEXT}"), port)?;
+        let done = self.goes_on("systemctl restart, new binary", port, session, || {
+            self.systemctl(&["restart", "pgs"])?;
+            let process = format!("/proc/{}/exe", self.status("MainPID")?);
+            let runs = self.machine.run(&["readlink", &process])?;
+            ensure!(runs.trim() == format!("/{NEXT}"), "it runs {runs}");
+            Ok(())
+        });
+        // Nobody needs its name while it runs.
+        fs::remove_file(&next)?;
+        done
+    }
+
+    /// A session and who comes meanwhile notice nothing but a wait.
+    fn goes_on(
+        &self,
+        name: &'static str,
+        port: u16,
+        session: &mut Session,
+        act: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let step = Step::new(name);
+        let (before, begun) = (self.status("MainPID")?, Instant::now());
+        let (took, come) = with_newcomers(port, || act().map(|()| begun.elapsed()))?;
+        ensure!(self.status("MainPID")? != before, "it is the same process");
         ensure!(took < RESTART_LIMIT, "it took {took:?}");
         session.answers().context("the session has ended")?;
         self.is_listed()?;
-        step.done(format_args!("{took:.1?}; the session goes on"));
-        Ok(())
-    }
-
-    fn kill(&self, session: &mut Session) -> Result<()> {
-        let step = Step::new("SIGKILL");
-        let (before, begun) = (self.status("MainPID")?, Instant::now());
-        self.systemctl(&["kill", "--signal=SIGKILL", "--kill-whom=main", "pgs"])?;
-        loop {
-            let again = self.status("ActiveState")? == "active";
-            if again && self.status("MainPID")? != before {
-                break;
-            }
-            ensure!(begun.elapsed() < RESTART_LIMIT, "it is not started again");
-            thread::sleep(POLL_PERIOD);
-        }
-        session.answers().context("the session has ended")?;
-        self.is_listed()?;
         step.done(format_args!(
-            "started again within {:.1?}; the session goes on",
-            begun.elapsed()
+            "{took:.1?}; the session goes on, and {come} that came meanwhile were served"
         ));
         Ok(())
     }
@@ -209,56 +243,5 @@ impl Drop for Tenant<'_> {
         if let Err(error) = process::output(&mut self.0.pgs(&["remove", TENANT, "--yes"])) {
             Step::new("tenant").skipped(format_args!("not removed: {error:#}"));
         }
-    }
-}
-
-/// A psql that stays connected.
-struct Session {
-    psql: Child,
-    answers: BufReader<ChildStdout>,
-    asked: u32,
-}
-
-impl Session {
-    fn begin(port: u16) -> Result<Self> {
-        let mut psql = Command::new("psql")
-            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
-            .env("PGHOST", "127.0.0.1")
-            .env("PGPORT", port.to_string())
-            .env("PGUSER", TENANT)
-            .env("PGDATABASE", TENANT)
-            .env("PGPASSWORD", PASSWORD)
-            .env("PGSSLMODE", "disable")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("start psql")?;
-        let answers = psql.stdout.take().context("psql has no stdout")?;
-        Ok(Self {
-            psql,
-            answers: BufReader::new(answers),
-            asked: 0,
-        })
-    }
-
-    /// One more query.
-    fn answers(&mut self) -> Result<()> {
-        self.asked += 1;
-        let number = self.asked;
-        let stdin = self.psql.stdin.as_mut().context("psql has no stdin")?;
-        writeln!(stdin, "SELECT {number};")?;
-        stdin.flush()?;
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer)?;
-        ensure!(answer.trim() == number.to_string(), "psql said {answer:?}");
-        Ok(())
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // Both fail only if it has ended already.
-        drop(self.psql.kill());
-        drop(self.psql.wait());
     }
 }

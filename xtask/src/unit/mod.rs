@@ -6,6 +6,7 @@
 mod checks;
 mod machine;
 mod rootfs;
+mod traffic;
 
 use crate::report::{Step, heading, line};
 use crate::setup::postgres_image;
