@@ -3,6 +3,7 @@
 use anyhow::Result;
 use anyhow::ensure;
 use pgs_tests::tenants::Installation;
+use pgs_tests::tenants::docker;
 use serde_json::Value;
 
 #[test]
@@ -119,6 +120,30 @@ fn a_second_creation_changes_nothing() -> Result<()> {
     ensure!(pgs.list()?[0]["access"] == "enabled");
     ensure!(pgs.pgs(&["disable-access", "acme"])?.code == 0);
     ensure!(pgs.list()?[0]["access"] == "disabled");
+    Ok(())
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_stops_no_server() -> Result<()> {
+    let Some(pgs) = Installation::for_test("a_configuration_that_cannot_be_used_stops_no_server")
+    else {
+        return Ok(());
+    };
+    pgs.create("acme", &[])?;
+    let container = pgs.container("acme")?;
+    let since = || docker(&["inspect", "--format", "{{.State.StartedAt}}", &container]);
+    let before = since()?;
+    let file = pgs.state_directory().join("mistaken.toml");
+    std::fs::write(&file, "[limits]\nsesions_max = 3\n")?;
+    let file = file.to_string_lossy().into_owned();
+    for arguments in [&["restart"][..], &["restart", "acme"]] {
+        let refused = pgs.pgs(&[&["--config", &file], arguments].concat())?;
+        ensure!(
+            refused.code == 18 && refused.stderr.contains("sessions_max"),
+            "{refused:?}"
+        );
+        ensure!(since()? == before, "{arguments:?}: it was stopped");
+    }
     Ok(())
 }
 

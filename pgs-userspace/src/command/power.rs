@@ -62,9 +62,11 @@ pub(super) async fn run(
     } else {
         named
     };
-    // Before the first one is touched: a mistyped name changes nothing.
+    // Before the first one is touched: a mistyped name, or a configuration file that cannot be used,
+    // changes nothing.
     for tenant in &tenants {
         ready_tenant(&registry, tenant)?;
+        to_start(context, &registry, tenant, act)?;
     }
     let json = arguments.format.json;
     if tenants.is_empty() {
@@ -127,6 +129,22 @@ fn all(registry: &Registry) -> Result<BTreeSet<TenantId>, Error> {
         .collect())
 }
 
+/// How the server has to be started, if it has to.
+fn to_start(
+    context: &Context,
+    registry: &Registry,
+    tenant: &TenantId,
+    act: Act,
+) -> Result<Option<TlsEnd>, Error> {
+    match act {
+        Act::Stop => Ok(None),
+        Act::Start | Act::Restart => {
+            let settings = server_tls::settings(context, registry, tenant)?;
+            Ok(Some(server_tls::wanted(&settings)))
+        }
+    }
+}
+
 async fn one(
     context: &Context,
     registry: &Registry,
@@ -136,6 +154,8 @@ async fn one(
 ) -> Result<(), Error> {
     let (_lock, found) = lock_ready(context, registry, tenant).await?;
     let printer = context.printer;
+    // What is stopped must not stay so because it is not known how to start it.
+    let wanted = to_start(context, registry, tenant, act)?;
     if matches!(act, Act::Stop | Act::Restart) {
         let _step = printer.step(&format!("stopping tenant `{tenant}`"));
         match engine.stop(tenant).await {
@@ -143,9 +163,7 @@ async fn one(
             other => other?,
         }
     }
-    if matches!(act, Act::Start | Act::Restart) {
-        let settings = server_tls::settings(context, registry, tenant)?;
-        let wanted = server_tls::wanted(&settings);
+    if let Some(wanted) = wanted {
         start(context, engine, &found, wanted).await?;
     }
     printer.note(&match act {

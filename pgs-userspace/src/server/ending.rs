@@ -72,6 +72,10 @@ impl Leaving {
             }
         }
         let path = &self.admin_path;
-        std::fs::remove_file(path).map_err(system("unlink", path))
+        match std::fs::remove_file(path) {
+            // Somebody who tidies up was there before.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(system("unlink", path)),
+        }
     }
 }
