@@ -18,6 +18,8 @@ pub(super) struct Machine {
     pub(super) processor: String,
     pub(super) cores: usize,
     memory_gigabytes: f64,
+    /// TCP's, of the machine and of the namespaces that are made on it.
+    congestion_control: String,
     /// Of one minute, before the run: above a few hundredths the machine was not idle.
     load_before: f64,
     pub(super) versions: BTreeMap<&'static str, String>,
@@ -47,6 +49,9 @@ impl Machine {
             processor: after(&file("/proc/cpuinfo"), "model name\t:").to_owned(),
             cores: std::thread::available_parallelism()?.get(),
             memory_gigabytes: (kibibytes * 1024.0 / 1e9).round(),
+            congestion_control: file("/proc/sys/net/ipv4/tcp_congestion_control")
+                .trim()
+                .to_owned(),
             load_before: load,
             versions: versions(&stage.ground, &stage.servers, subjects),
             published_port: published_port(&stage.servers),
@@ -59,8 +64,8 @@ impl Machine {
     /// In one line, for the head of a table.
     pub(super) fn line(&self) -> String {
         format!(
-            "{} ({} cores, {} GB), Linux {}",
-            self.processor, self.cores, self.memory_gigabytes, self.kernel
+            "{} ({} cores, {} GB), Linux {}, TCP with {}",
+            self.processor, self.cores, self.memory_gigabytes, self.kernel, self.congestion_control
         )
     }
 }

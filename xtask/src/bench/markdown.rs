@@ -32,7 +32,9 @@ fn head(text: &mut String, results: &Results) {
         .filter(|(name, _)| **name != "source")
         .map(|(_, version)| version.as_str())
         .collect();
-    put(text, &format!("{}\n", versions.join("; ")));
+    let source = results.machine.versions.get("source");
+    let source = source.map_or("unknown", String::as_str);
+    put(text, &format!("{}; commit {source}\n", versions.join("; ")));
     put(
         text,
         &format!(
