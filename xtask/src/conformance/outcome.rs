@@ -77,6 +77,12 @@ impl Run {
         unsteady
     }
 
+    /// Whether one of these tests ended otherwise here than by passing.
+    pub(super) fn has_not_passed_one_of(&self, tests: &BTreeSet<String>) -> bool {
+        let mut verdicts = tests.iter().map(|test| self.verdict(test));
+        verdicts.any(|verdict| verdict != Verdict::Passed)
+    }
+
     fn count(&self, verdict: Verdict) -> usize {
         self.tests.values().filter(|one| **one == verdict).count()
     }

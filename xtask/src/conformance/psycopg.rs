@@ -25,6 +25,12 @@ const TEST_SECONDS: &str = "60";
 /// The driver's own words for tests that "can fail on cheese hardware" and that "may fail
 /// unpredictably" (tests/conftest.py); its own CI leaves the former out on some machines.
 const UNSTEADY: &str = "timing or flakey";
+/// Its tests' proxy passes bytes on, TLS or not; what connects to it has to be told as all others
+/// are (tests/fix_proxy.py).
+const PROXY_TLS: (&str, &str) = (
+    r#"cdict["sslmode"] = "disable""#,
+    r#"cdict["sslmode"] = os.environ.get("PGSSLMODE", "disable")"#,
+);
 /// What its `setup.py` asks for with `[test]`, without what checks types; and what ends a test that
 /// hangs.
 const PACKAGES: [&str; 4] = [
@@ -45,6 +51,7 @@ impl Psycopg {
         let step = Step::new("psycopg");
         let directory = fetch::scratch("psycopg")?;
         let source = source(&step, &directory)?;
+        fetch::replace(&source.join("tests"), "py", &[PROXY_TLS])?;
         let text = fs::read_to_string(source.join("psycopg/psycopg/version.py"))
             .context("read the version of psycopg in its source")?;
         let version = version(&text).context("psycopg's source does not say its version")?;
