@@ -1,6 +1,7 @@
 //! What the unit has to do, one step each.
 
 use super::machine::Machine;
+use super::passthrough::{self, DOMAIN};
 use super::traffic::{Load, PASSWORD, Session, TENANT, with_newcomers};
 use crate::process;
 use crate::report::Step;
@@ -19,7 +20,7 @@ const NEXT: &str = "usr/bin/pgs-next";
 const POLL_PERIOD: Duration = Duration::from_millis(200);
 
 pub(super) struct Checks<'a> {
-    machine: &'a Machine,
+    pub(super) machine: &'a Machine,
     binary: &'a Path,
     image: String,
 }
@@ -54,10 +55,11 @@ impl<'a> Checks<'a> {
         self.reload()?;
         session.answers().context("after the reloads")?;
         self.stop()?;
-        self.exposure()
+        self.exposure()?;
+        passthrough::check(self, port)
     }
 
-    fn systemctl(&self, arguments: &[&str]) -> Result<String> {
+    pub(super) fn systemctl(&self, arguments: &[&str]) -> Result<String> {
         self.machine.run(&[&["systemctl"], arguments].concat())
     }
 
@@ -66,10 +68,11 @@ impl<'a> Checks<'a> {
     }
 
     /// Has the unit's next start be of this program, at that port.
-    fn serve_as(&self, program: &str, port: u16) -> Result<()> {
+    pub(super) fn serve_as(&self, program: &str, port: u16) -> Result<()> {
         let directory = self.machine.file("etc/systemd/system/pgs.service.d");
         fs::create_dir_all(&directory)?;
-        let listen = format!("ExecStart={program} serve --listen 127.0.0.1:{port}");
+        let listen =
+            format!("ExecStart={program} serve --listen 127.0.0.1:{port} --tls-domain {DOMAIN}");
         let lines = format!("[Service]\nExecStart=\n{listen}\n");
         fs::write(directory.join("port.conf"), lines)?;
         self.systemctl(&["daemon-reload"]).map(drop)
@@ -92,7 +95,7 @@ impl<'a> Checks<'a> {
     }
 
     /// Root's commands work from outside: Docker is the machine's.
-    fn pgs(&self, arguments: &[&str]) -> Command {
+    pub(super) fn pgs(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.binary);
         command
             .env("PGS_STATE_DIR", self.machine.state())
@@ -212,19 +215,25 @@ impl<'a> Checks<'a> {
             "[serve]\ndrain_deadline = 0\n",
         )?;
         self.systemctl(&["reload", "pgs"])?;
-        self.systemctl(&["stop", "pgs"])?;
-        let (state, result) = (self.status("ActiveState")?, self.status("Result")?);
-        ensure!(
-            state == "inactive" && result == "success",
-            "{state}, {result}"
-        );
+        self.stop_at_once()?;
         let stored = self.status("NFileDescriptorStore")?;
         ensure!(stored == "0", "{stored} descriptors are stored still");
         step.done("ended well; nothing is stored");
         Ok(())
     }
 
-    fn exposure(&self) -> Result<()> {
+    /// The file has it wait for no session.
+    pub(super) fn stop_at_once(&self) -> Result<()> {
+        self.systemctl(&["stop", "pgs"])?;
+        let (state, result) = (self.status("ActiveState")?, self.status("Result")?);
+        ensure!(
+            state == "inactive" && result == "success",
+            "{state}, {result}"
+        );
+        Ok(())
+    }
+
+    pub(super) fn exposure(&self) -> Result<()> {
         let step = Step::new("systemd-analyze security");
         let table = self.machine.run(&["systemd-analyze", "security", "pgs"])?;
         match table.lines().find(|line| line.contains("Overall exposure")) {

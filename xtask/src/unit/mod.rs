@@ -5,6 +5,7 @@
 
 mod checks;
 mod machine;
+mod passthrough;
 mod rootfs;
 mod traffic;
 

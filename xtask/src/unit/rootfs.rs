@@ -112,6 +112,11 @@ impl Rootfs {
             let part = workspace::root().join("packaging").join(part);
             fs::copy(&part, &place).with_context(|| format!("copy {}", part.display()))?;
         }
+        // Of a run before.
+        let drop_ins = self.path.join("etc/systemd/system/pgs.service.d");
+        if drop_ins.exists() {
+            fs::remove_dir_all(drop_ins)?;
+        }
         let configuration = self.path.join("etc/pgs/pgs.toml");
         if configuration.exists() {
             fs::remove_file(configuration)?;

@@ -15,7 +15,7 @@ const LOAD_CLIENTS: u8 = 4;
 const LOAD_SECONDS: u8 = 60;
 
 /// A client's program, with what it takes to log in.
-fn client(program: &str, port: u16) -> Command {
+pub(super) fn client(program: &str, port: u16) -> Command {
     let mut command = Command::new(program);
     command
         .env("PGHOST", "127.0.0.1")
