@@ -62,8 +62,8 @@ pub(super) async fn run(
     } else {
         named
     };
-    // Before the first one is touched: a mistyped name, or a configuration file that cannot be used,
-    // changes nothing.
+    // Before the first one is touched: a mistyped name, or a configuration file that cannot be
+    // used, changes nothing.
     for tenant in &tenants {
         ready_tenant(&registry, tenant)?;
         to_start(context, &registry, tenant, act)?;

@@ -34,8 +34,8 @@ use crate::tls::client_authorities::ClientAuthorityFileError;
 
 /// Where a router lacks what passing TLS through needs.
 pub(super) const PRIVILEGES_HINT: &str = "run `pgs serve` as root, without `--user`: the router of \
-                                          another user holds no capability; the packaged unit has a \
-                                          drop-in for it, `passthrough.conf`";
+                                          another user holds no capability; the packaged unit has \
+                                          a drop-in for it, `passthrough.conf`";
 
 /// Docker's name for the machine's own network.
 const HOST_NETWORK: &str = "host";

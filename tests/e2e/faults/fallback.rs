@@ -233,8 +233,8 @@ fn is_relayed(stage: &Stage, router: &Router, why: &Why) -> anyhow::Result<()> {
     serves(&mut log_in(router, stage)?)
 }
 
-/// The kernel path without a look at the target: results by the kernel, queries by the router, and the
-/// session's end with it.
+/// The kernel path without a look at the target: results by the kernel, queries by the router, and
+/// the session's end with it.
 fn is_one_way(stage: &Stage, router: &Router) -> anyhow::Result<()> {
     let status = router.status()?;
     ensure!(status["path"] == "kernel", "{status}");
