@@ -123,6 +123,9 @@ fn a_second_creation_changes_nothing() -> Result<()> {
     Ok(())
 }
 
+/// What `docker inspect` is to say of a container that nobody touches.
+const STATE: &str = "{{.State.Status}} {{.State.StartedAt}} {{.State.FinishedAt}}";
+
 #[test]
 fn a_configuration_that_cannot_be_used_stops_no_server() -> Result<()> {
     let Some(pgs) = Installation::for_test("a_configuration_that_cannot_be_used_stops_no_server")
@@ -131,7 +134,7 @@ fn a_configuration_that_cannot_be_used_stops_no_server() -> Result<()> {
     };
     pgs.create("acme", &[])?;
     let container = pgs.container("acme")?;
-    let since = || docker(&["inspect", "--format", "{{.State.StartedAt}}", &container]);
+    let since = || docker(&["inspect", "--format", STATE, &container]);
     let before = since()?;
     let file = pgs.state_directory().join("mistaken.toml");
     std::fs::write(&file, "[limits]\nsesions_max = 3\n")?;
