@@ -8,6 +8,7 @@
 //! | [`datapath`] | moves a session's bytes, in the kernel or by relay | tenants, the protocol |
 //! | [`keeper`] | holds descriptors for the next router, outside this one | what they are for |
 //! | [`server`] | from accept to handover: startup, routing, access, cancel, drain | containers |
+//! | [`server_socket`] | connects to a tenant's server, not to what is in its place | tenants |
 //! | [`privileges`] | what the router may do on the machine, and giving it up | connections |
 //! | [`tls`] | certificates: their files, and which one a client is shown | tenants, sockets |
 //! | [`admin`] | what the commands and a running `pgs serve` say to each other | |
@@ -26,5 +27,6 @@ pub mod output;
 pub mod privileges;
 pub mod protocol;
 pub mod server;
+pub mod server_socket;
 pub mod tenant;
 pub mod tls;

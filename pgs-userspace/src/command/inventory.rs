@@ -116,18 +116,18 @@ pub(super) async fn take(context: &Context, registry: &Registry) -> Result<Inven
     let tenants = registry.all()?;
     let mut entries = merge(tenants, docker);
     for entry in &mut entries {
-        settle(context, entry);
+        settle(context, entry).await;
     }
     Ok(Inventory { entries, engine })
 }
 
 /// Docker looks at a container's health every few seconds, and until it has done so for the first
 /// time says that it starts. Whether the server takes clients is its own to say.
-fn settle(context: &Context, entry: &mut Entry) {
+async fn settle(context: &Context, entry: &mut Entry) {
     if (entry.standing, entry.container) != (Standing::Ready, ContainerState::Starting) {
         return;
     }
-    if answer::takes_clients(&context.directories.socket_directory(&entry.tenant)) {
+    if answer::takes_clients(&context.directories.socket_directory(&entry.tenant)).await {
         entry.container = ContainerState::Healthy;
     }
 }

@@ -19,13 +19,13 @@ use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
-use super::backend;
 use super::counters::Counters;
 use super::strangers;
 use crate::config::limits::CANCELS_IN_FLIGHT_TENANT_PART;
 use crate::config::sections::Limits;
 use crate::protocol::cancel::CancelKey;
 use crate::protocol::cancel::CancelRequest;
+use crate::server_socket;
 use crate::tenant::id::TenantId;
 
 /// Locks of the table; sessions that begin or end at once rarely meet on one.
@@ -251,7 +251,7 @@ impl CancelTable {
 /// Ends when the server has acted on the request, which is when it closes: the client takes our
 /// closing as the sign that it may go on.
 async fn send(request: &CancelRequest, directory: &Path, within: Duration) -> io::Result<()> {
-    let mut server = backend::connect(directory, within).await?;
+    let mut server = server_socket::connect(directory, within).await?;
     server.write_all(&request.encode()).await?;
     let mut nothing = [0; 64];
     while server.read(&mut nothing).await? > 0 {}

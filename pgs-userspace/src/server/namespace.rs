@@ -36,10 +36,10 @@ use tokio::sync::Semaphore;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::backend;
 use crate::config::directories::SERVER_SOCKET_NAME;
 use crate::config::limits::NAMESPACE_ENTRIES_IN_FLIGHT_MAX;
 use crate::config::limits::SERVER_PROCESSES_KNOWN_MAX;
+use crate::server_socket;
 
 /// Where a tenant's server listens inside its container: PostgreSQL's default port, on loopback.
 const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 5432);
@@ -153,7 +153,7 @@ impl Namespaces {
         directory: &Path,
         within: Duration,
     ) -> Result<Arc<OwnedFd>, NamespaceError> {
-        let pinned = backend::pin(&directory.join(SERVER_SOCKET_NAME));
+        let pinned = server_socket::pin(&directory.join(SERVER_SOCKET_NAME));
         let status = pinned.and_then(|pinned| Ok(fstat(&pinned)?));
         let status = status.map_err(NamespaceError::Socket)?;
         let socket = SocketIdentity {
@@ -166,7 +166,7 @@ impl Namespaces {
         {
             return Ok(known.process);
         }
-        let connection = backend::connect(directory, within).await;
+        let connection = server_socket::connect(directory, within).await;
         let connection = connection.map_err(NamespaceError::Socket)?;
         let process = getsockopt(&connection, PeerPidfd).map_err(NamespaceError::Process)?;
         let process = Arc::new(process);
