@@ -74,7 +74,7 @@ pub(super) async fn erase(
     if fate == VolumeFate::Delete {
         engine.remove_volume(tenant).await?;
     }
-    socket_directory::remove(&context.directories, tenant)?;
+    socket_directory::remove(&context.directories, tenant).await?;
     registry.forget(tenant)?;
     Ok(lock.retire()?)
 }

@@ -69,6 +69,11 @@ impl Directories {
         self.sockets().join(tenant.as_str())
     }
 
+    /// Where a tenant's socket directory goes to be removed. No tenant's id begins with a dot.
+    pub fn removed_socket_directory(&self, tenant: &TenantId) -> PathBuf {
+        self.sockets().join(format!(".{tenant}.removed"))
+    }
+
     /// Certificates and their private keys.
     pub fn certificates(&self) -> PathBuf {
         self.state.join("tls")

@@ -4,6 +4,7 @@ pub mod answer;
 pub mod engine;
 pub mod error;
 pub mod execute;
+mod foreign_tree;
 pub mod image;
 pub mod lifecycle;
 pub mod logs;

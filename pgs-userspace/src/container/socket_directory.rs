@@ -13,6 +13,7 @@ use crate::config::directories::Directories;
 use crate::config::directories::SERVER_SOCKET_NAME;
 use crate::config::limits::SOCKET_PATH_BYTES_MAX;
 use crate::container::error::ContainerError;
+use crate::container::foreign_tree;
 use crate::tenant::id::TenantId;
 
 /// Refuses a path that no Unix socket can have.
@@ -54,18 +55,23 @@ pub fn prepare(directories: &Directories, tenant: &TenantId) -> Result<PathBuf, 
     }
 }
 
-/// Removes it with all that the container left in it. No link in it is followed.
+/// Removes it with all that the container left in it, however much and however deep that is. No
+/// link in it is followed.
 ///
 /// # Errors
 /// Something in it cannot be removed.
-pub fn remove(directories: &Directories, tenant: &TenantId) -> Result<(), ContainerError> {
+pub async fn remove(directories: &Directories, tenant: &TenantId) -> Result<(), ContainerError> {
     let directory = directories.socket_directory(tenant);
-    match std::fs::remove_dir_all(&directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(ContainerError::directory("remove", &directory)(error))
-        }
-        _ => Ok(()),
-    }
+    let (tree, aside) = (
+        directory.clone(),
+        directories.removed_socket_directory(tenant),
+    );
+    // As long as it takes: the command can be interrupted meanwhile.
+    let removed = tokio::task::spawn_blocking(move || foreign_tree::remove(&tree, &aside)).await;
+    removed
+        .map_err(io::Error::other)
+        .and_then(|removed| removed)
+        .map_err(ContainerError::directory("remove", &directory))
 }
 
 #[cfg(test)]
@@ -93,8 +99,8 @@ mod tests {
         );
     }
 
-    #[test]
-    fn goes_with_all_that_is_in_it_and_nothing_else() {
+    #[tokio::test]
+    async fn goes_with_all_that_is_in_it_and_nothing_else() {
         let root = tempfile::tempdir().unwrap();
         let directories = Directories::new(root.path(), "/r");
         let acme = TenantId::parse("acme").unwrap();
@@ -102,9 +108,24 @@ mod tests {
         let outside = root.path().join("outside");
         std::fs::write(&outside, "keep").unwrap();
         std::os::unix::fs::symlink(&outside, made.join(SERVER_SOCKET_NAME)).unwrap();
-        remove(&directories, &acme).unwrap();
-        assert!(!made.exists() && outside.exists());
-        remove(&directories, &acme).unwrap();
+        std::os::unix::fs::symlink(root.path(), made.join("directory")).unwrap();
+        remove(&directories, &acme).await.unwrap();
+        assert!(outside.exists());
+        assert_eq!(
+            std::fs::read_dir(directories.sockets()).unwrap().count(),
+            0,
+            "nothing is left beside it either"
+        );
+        remove(&directories, &acme).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn of_a_tenant_that_never_was_there_is_nothing_to_remove() {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories::new(root.path().join("state"), "/r");
+        let acme = TenantId::parse("acme").unwrap();
+        remove(&directories, &acme).await.unwrap();
+        assert!(!directories.state().exists());
     }
 
     #[test]
