@@ -5,3 +5,4 @@ mod json;
 mod life;
 mod refusal;
 mod secrecy;
+mod terminal;

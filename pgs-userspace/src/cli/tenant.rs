@@ -30,7 +30,7 @@ Examples:
 
 It runs inside the container, as the tenant's role and without a password, whether `pgs serve` runs
 and access is enabled or not. Files that psql is to read by name must be in the container.
-The exit code is psql's own, once it has begun.";
+The exit code is psql's own, once it has begun; 130 where a signal ends `pgs`.";
 
 /// One tenant.
 #[derive(Debug, Args)]

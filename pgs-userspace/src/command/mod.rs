@@ -82,7 +82,11 @@ pub async fn run(cli: Cli, printer: Printer) -> Result<u8, Error> {
         // These see to signals themselves.
         Verb::Serve(arguments) => serve::run(&context, arguments).await,
         Verb::Create(arguments) => create::run(&context, arguments).await,
-        Verb::Psql(arguments) => return psql::run(&context, arguments).await,
+        // Its exit code is psql's.
+        Verb::Psql(arguments) => {
+            let psql = psql::run(&context, arguments);
+            return Interruption::listen()?.ends(psql).await;
+        }
         verb => Interruption::listen()?.ends(other(&context, verb)).await,
     };
     done.map(|()| 0)

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::io::IsTerminal;
-use std::io::Write;
 
 use bollard::container::LogOutput;
 use bollard::errors::Error as DockerError;
@@ -26,7 +25,7 @@ use crate::container::error::ContainerError;
 use crate::container::execute::SERVER_USER;
 use crate::tenant::id::TenantId;
 
-/// Puts the terminal back as it was, however the command ends.
+/// Puts the terminal back as it was when it is dropped. A signal must not end the process before.
 struct RawMode {
     before: Termios,
 }
@@ -90,7 +89,7 @@ impl Engine {
         let feeding = tokio::spawn(feed(input));
         let resizing = tty.then(|| tokio::spawn(follow_size(self.clone(), exec.clone())));
         while let Some(Ok(piece)) = output.next().await {
-            if show(&piece).is_err() {
+            if show(&piece).await.is_err() {
                 break;
             }
         }
@@ -114,13 +113,16 @@ async fn feed(mut to_command: std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send
     std::future::pending::<()>().await;
 }
 
-fn show(piece: &LogOutput) -> io::Result<()> {
+/// Not by a write that blocks: while nobody reads what is shown, signals are to be heard.
+async fn show(piece: &LogOutput) -> io::Result<()> {
     if let LogOutput::StdErr { message } = piece {
-        return io::stderr().write_all(message);
+        let mut stderr = tokio::io::stderr();
+        stderr.write_all(message).await?;
+        return stderr.flush().await;
     }
-    let mut stdout = io::stdout();
-    stdout.write_all(piece.as_ref())?;
-    stdout.flush()
+    let mut stdout = tokio::io::stdout();
+    stdout.write_all(piece.as_ref()).await?;
+    stdout.flush().await
 }
 
 /// Tells the command's terminal this one's size, now and whenever it changes.
