@@ -132,6 +132,16 @@ pub enum ContainerError {
         /// What it printed.
         output: String,
     },
+    /// A command inside a container did not end in time.
+    #[error("{task} did not end in `{container}` within {} s", waited.as_secs())]
+    Unended {
+        /// What was being done.
+        task: String,
+        /// Where.
+        container: String,
+        /// How long it was given.
+        waited: Duration,
+    },
     /// The tenant's socket directory cannot be made or removed.
     #[error("cannot {act} `{path}`: {source}")]
     Directory {
@@ -204,6 +214,7 @@ impl ContainerError {
             Self::Missing { .. }
             | Self::NotRunning { .. }
             | Self::Died { .. }
+            | Self::Unended { .. }
             | Self::NotReady { .. } => Kind::Unhealthy,
             Self::VolumeMissing { .. } => Kind::NotFound,
             Self::Foreign { .. } => Kind::Exists,
@@ -276,6 +287,10 @@ impl ContainerError {
                     .to_owned()
             }
             Self::Foreign { name } => format!("`docker inspect {name}` shows whose it is"),
+            Self::Unended { .. } => "something in the container holds it up, and it may still be \
+                                     carried out: `pgs restart <tenant>` ends both, then try \
+                                     again; `pgs logs <tenant>` may show what it is"
+                .to_owned(),
             Self::NotReady { container, .. } | Self::Died { container, .. } => {
                 format!("`docker logs {container}` shows more, where the container is still there")
             }

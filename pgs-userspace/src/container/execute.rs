@@ -1,6 +1,7 @@
 //! Runs a command inside a tenant's container, as the server's own user.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::errors::Error as DockerError;
@@ -10,7 +11,9 @@ use futures_util::StreamExt;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 
+use crate::config::limits::EXEC_DEADLINE;
 use crate::config::limits::EXEC_END_POLL_INTERVAL;
 use crate::config::limits::EXEC_END_POLLS_MAX;
 use crate::config::limits::EXEC_OUTPUT_BYTES_MAX;
@@ -26,11 +29,15 @@ pub struct Command {
     /// What it is for, in error messages.
     task: String,
     arguments: Vec<String>,
+    environment: Vec<String>,
     input: Option<Pin<Box<dyn AsyncRead + Send>>>,
+    /// How long it may take; none where nobody can say.
+    deadline: Option<Duration>,
 }
 
 impl Command {
-    /// A command that reads nothing.
+    /// A command of pgs's own that reads nothing. It may take [`EXEC_DEADLINE`], and none of the
+    /// tenant's event triggers runs in it.
     pub fn new(task: impl Into<String>, arguments: &[&str]) -> Self {
         let arguments = arguments
             .iter()
@@ -39,8 +46,18 @@ impl Command {
         Self {
             task: task.into(),
             arguments,
+            environment: vec![own_options()],
             input: None,
+            deadline: Some(EXEC_DEADLINE),
         }
+    }
+
+    /// The same command for SQL of the user's: it may take hours, and event triggers belong to it.
+    #[must_use]
+    pub fn with_users_sql(mut self) -> Self {
+        self.environment.clear();
+        self.deadline = None;
+        self
     }
 
     /// The same command with something to read on its standard input. What goes this way is in no
@@ -52,13 +69,41 @@ impl Command {
     }
 }
 
+/// For libpq in the container. A login event trigger of the tenant's could sleep for ever
+/// (PostgreSQL 17 and later), and a statement that waits for a lock would be carried out long
+/// after it was given up: a password would change to one that nobody was told.
+fn own_options() -> String {
+    let seconds = EXEC_DEADLINE.as_secs();
+    format!("PGOPTIONS=-c event_triggers=off -c statement_timeout={seconds}s")
+}
+
 impl Engine {
     /// Runs a command to its end and gives what it printed on standard output, cut to
     /// [`EXEC_OUTPUT_BYTES_MAX`].
     ///
     /// # Errors
-    /// The container does not run, the call failed, or the command's exit code is not 0.
+    /// The container does not run, the call failed, the command's exit code is not 0, or it did not
+    /// end in time: Docker cannot end it, so it may still be carried out.
     pub async fn execute(
+        &self,
+        tenant: &TenantId,
+        command: Command,
+    ) -> Result<String, ContainerError> {
+        let Some(deadline) = command.deadline else {
+            return self.execute_to_its_end(tenant, command).await;
+        };
+        let task = command.task.clone();
+        let ended = timeout(deadline, self.execute_to_its_end(tenant, command)).await;
+        ended.unwrap_or_else(|_| {
+            Err(ContainerError::Unended {
+                task,
+                container: self.installation.name_of(tenant),
+                waited: deadline,
+            })
+        })
+    }
+
+    async fn execute_to_its_end(
         &self,
         tenant: &TenantId,
         command: Command,
@@ -67,10 +112,13 @@ impl Engine {
         let Command {
             task,
             arguments,
+            environment,
             input,
+            deadline: _,
         } = command;
         let config = ExecConfig {
             cmd: Some(arguments),
+            env: Some(environment),
             user: Some(SERVER_USER.to_owned()),
             attach_stdin: Some(input.is_some()),
             attach_stdout: Some(true),
@@ -178,3 +226,7 @@ async fn collect(
         String::from_utf8_lossy(&err).into_owned(),
     )
 }
+
+#[cfg(test)]
+#[path = "execute_tests.rs"]
+mod tests;

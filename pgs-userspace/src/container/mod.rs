@@ -15,5 +15,7 @@ pub mod server;
 pub mod server_tls;
 pub mod socket_directory;
 mod specification;
+#[cfg(test)]
+mod stand_in;
 pub mod state;
 pub mod terminal;

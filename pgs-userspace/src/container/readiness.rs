@@ -1,7 +1,9 @@
 //! When a tenant's server is ready, and what to say when it does not become so.
 
-use tokio::time::Instant;
+use std::time::Duration;
+
 use tokio::time::sleep;
+use tokio::time::timeout;
 
 use crate::config::limits::LOG_EXCERPT_LINES;
 use crate::config::limits::SERVER_READY_DEADLINE;
@@ -25,25 +27,38 @@ impl Engine {
     /// # Errors
     /// The container stopped, or [`SERVER_READY_DEADLINE`] has passed.
     pub async fn wait_ready(&self, tenant: &TenantId) -> Result<(), ContainerError> {
-        let begin = Instant::now();
-        let container = self.installation.name_of(tenant);
+        self.wait_ready_within(tenant, SERVER_READY_DEADLINE).await
+    }
+
+    /// The deadline is for all of it: a tenant can hold up a single check as well.
+    async fn wait_ready_within(
+        &self,
+        tenant: &TenantId,
+        deadline: Duration,
+    ) -> Result<(), ContainerError> {
+        match timeout(deadline, self.become_ready(tenant)).await {
+            Ok(done) => done,
+            Err(_) => Err(ContainerError::NotReady {
+                container: self.installation.name_of(tenant),
+                waited: deadline,
+                log: self.log_excerpt(tenant, LOG_EXCERPT_LINES).await,
+            }),
+        }
+    }
+
+    async fn become_ready(&self, tenant: &TenantId) -> Result<(), ContainerError> {
         loop {
             self.check_alive(tenant).await?;
             let test = Command::new("the readiness check", &["sh", "-c", READY_TEST]);
             match self.execute(tenant, test).await {
                 Ok(_) => return Ok(()),
                 // Not ready yet; or it stopped in between, which the next round finds out.
-                Err(ContainerError::Execution { .. } | ContainerError::NotRunning { .. }) => {}
+                Err(
+                    ContainerError::Execution { .. }
+                    | ContainerError::NotRunning { .. }
+                    | ContainerError::Unended { .. },
+                ) => {}
                 Err(other) => return Err(other),
-            }
-            if begin.elapsed() > SERVER_READY_DEADLINE {
-                let log = self.log_excerpt(tenant, LOG_EXCERPT_LINES).await;
-                let waited = SERVER_READY_DEADLINE;
-                return Err(ContainerError::NotReady {
-                    container,
-                    waited,
-                    log,
-                });
             }
             sleep(SERVER_READY_POLL_INTERVAL).await;
         }
@@ -65,3 +80,7 @@ impl Engine {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "readiness_tests.rs"]
+mod tests;

@@ -136,8 +136,8 @@ impl Engine {
             .map_err(ContainerError::directory("read", path))?;
         let preamble = Cursor::new(format!("SET ROLE {tenant};\n"));
         let task = format!("running `{}`", path.display());
-        self.psql(tenant, task, tenant.as_str(), preamble.chain(file))
-            .await
+        let command = psql(task, tenant.as_str(), preamble.chain(file)).with_users_sql();
+        self.execute(tenant, command).await.map(drop)
     }
 
     /// Ends the sessions of everybody but the superuser, each with SQLSTATE 57P01; how many.
@@ -157,34 +157,32 @@ impl Engine {
         database: &str,
         statements: String,
     ) -> Result<(), ContainerError> {
-        self.psql(tenant, task.to_owned(), database, Cursor::new(statements))
-            .await
-    }
-
-    async fn psql(
-        &self,
-        tenant: &TenantId,
-        task: String,
-        database: &str,
-        input: impl AsyncRead + Send + 'static,
-    ) -> Result<(), ContainerError> {
-        let arguments = [
-            "psql",
-            "-XAtq",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-h",
-            "/var/run/postgresql",
-            "-U",
-            "postgres",
-            "-d",
-            database,
-            "-f",
-            "-",
-        ];
-        let command = Command::new(task, &arguments).with_input(input);
+        let command = psql(task, database, Cursor::new(statements));
         self.execute(tenant, command).await.map(drop)
     }
+}
+
+/// Stops at the first error.
+fn psql(
+    task: impl Into<String>,
+    database: &str,
+    input: impl AsyncRead + Send + 'static,
+) -> Command {
+    let arguments = [
+        "psql",
+        "-XAtq",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-h",
+        "/var/run/postgresql",
+        "-U",
+        "postgres",
+        "-d",
+        database,
+        "-f",
+        "-",
+    ];
+    Command::new(task, &arguments).with_input(input)
 }
 
 /// The same whether role and database are there already or not: an adopted volume has them.

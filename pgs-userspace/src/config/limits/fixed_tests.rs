@@ -296,7 +296,7 @@ fn of_times() -> [Row; 11] {
 }
 
 /// Of one session, one container, the process.
-fn of_sizes() -> [Row; 7] {
+fn of_sizes() -> [Row; 8] {
     [
         row!(
             DESCRIPTORS_PER_SESSION,
@@ -339,6 +339,12 @@ fn of_sizes() -> [Row; 7] {
             number,
             "processes of a tenant's container",
             "a connection takes one, and `connections_max` is 1 000 by default"
+        ),
+        row!(
+            EXEC_DEADLINE,
+            time,
+            "for one command of pgs's own in a tenant's container; `--init` files have no bound",
+            "each takes a second at most, unless the tenant holds it up"
         ),
     ]
 }
