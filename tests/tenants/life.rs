@@ -1,11 +1,20 @@
 //! From create to remove, and what people do to containers by hand.
 
 use std::io::Write;
+use std::thread::sleep;
+use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::Result;
 use anyhow::ensure;
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use pgs_tests::tenants::Installation;
 use pgs_tests::tenants::docker;
+
+/// For a server that Docker starts again: its recovery, and the first health check.
+const HEALTHY_WITHIN: Duration = Duration::from_secs(90);
 
 fn query(pgs: &Installation, tenant: &str, sql: &str) -> Result<String> {
     let outcome = pgs.pgs(&["psql", tenant, "--", "-XAtq", "-c", sql])?;
@@ -142,6 +151,28 @@ fn a_stopped_container_that_docker_starts_finds_its_socket_directory() -> Result
         pgs.pgs(&["start", "acme"])?.code == 0,
         "waits until it has recovered"
     );
+    ensure!(query(&pgs, "acme", "SELECT 1")? == "1");
+    Ok(())
+}
+
+#[test]
+fn a_server_that_docker_has_started_again_can_be_started() -> Result<()> {
+    let Some(pgs) = Installation::for_test("a_server_that_docker_has_started_again") else {
+        return Ok(());
+    };
+    pgs.create("acme", &[])?;
+    let container = pgs.container("acme")?;
+    let of = |field: &str| docker(&["inspect", "-f", field, &container]);
+    // Not `docker kill`: Docker starts nothing again that it was told to end.
+    let process = of("{{.State.Pid}}")?.trim().parse()?;
+    kill(Pid::from_raw(process), Signal::SIGKILL)?;
+    let begin = Instant::now();
+    while of("{{.RestartCount}} {{.State.Health.Status}}")?.trim() != "1 healthy" {
+        ensure!(begin.elapsed() < HEALTHY_WITHIN, "it does not come back");
+        sleep(Duration::from_millis(200));
+    }
+    let started = pgs.pgs(&["start", "acme"])?;
+    ensure!(started.code == 0, "{started:?}");
     ensure!(query(&pgs, "acme", "SELECT 1")? == "1");
     Ok(())
 }

@@ -47,8 +47,9 @@ impl Engine {
     }
 
     async fn become_ready(&self, tenant: &TenantId) -> Result<(), ContainerError> {
+        let mut restarts = None;
         loop {
-            self.check_alive(tenant).await?;
+            restarts = Some(self.check_alive(tenant, restarts).await?);
             let test = Command::new("the readiness check", &["sh", "-c", READY_TEST]);
             match self.execute(tenant, test).await {
                 Ok(_) => return Ok(()),
@@ -64,13 +65,21 @@ impl Engine {
         }
     }
 
-    async fn check_alive(&self, tenant: &TenantId) -> Result<(), ContainerError> {
+    /// How often Docker has started it again by now, where that is not more often than `before`.
+    /// What it did before this command began to wait says nothing about the server: the count goes
+    /// back to 0 only when a stopped container is started.
+    async fn check_alive(
+        &self,
+        tenant: &TenantId,
+        before: Option<i64>,
+    ) -> Result<i64, ContainerError> {
         let container = self.installation.name_of(tenant);
         let Some(inspection) = self.inspect(tenant).await? else {
             return Err(ContainerError::Missing { container });
         };
-        if inspection.restart_count == 0 && inspection.is_alive {
-            return Ok(());
+        let restarts = inspection.restart_count;
+        if inspection.is_alive && restarts <= before.unwrap_or(restarts) {
+            return Ok(restarts);
         }
         let log = self.log_excerpt(tenant, LOG_EXCERPT_LINES).await;
         Err(ContainerError::Died {

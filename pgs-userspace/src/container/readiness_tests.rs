@@ -34,3 +34,25 @@ async fn a_server_that_does_not_become_ready_is_given_up() {
         "{waited:?}"
     );
 }
+
+#[tokio::test]
+async fn what_docker_restarted_before_is_not_dead() {
+    wait(Commands::End(0), &[1]).await.unwrap();
+    // Not yet ready.
+    let waited = wait(Commands::End(2), &[7]).await;
+    assert!(
+        matches!(waited, Err(ContainerError::NotReady { .. })),
+        "{waited:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_docker_restarts_meanwhile_is_dead() {
+    for restarts in [&[0, 1][..], &[1, 2]] {
+        let waited = wait(Commands::End(2), restarts).await;
+        assert!(
+            matches!(waited, Err(ContainerError::Died { code: 137, .. })),
+            "{restarts:?}: {waited:?}"
+        );
+    }
+}
