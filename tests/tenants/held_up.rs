@@ -15,13 +15,13 @@ use pgs_tests::tenants::outcome;
 use serde_json::Value;
 
 /// `EXEC_DEADLINE` of `pgs_userspace::config::limits`.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What a command takes besides, on a loaded machine.
 const ALLOWANCE: Duration = Duration::from_secs(40);
 
 /// How long what waits is held up: longer than the bound.
-const HELD: Duration = Duration::from_secs(80);
+const HELD: Duration = Duration::from_secs(48);
 
 const TRIGGER: &str = "\
     CREATE FUNCTION held() RETURNS event_trigger LANGUAGE plpgsql \

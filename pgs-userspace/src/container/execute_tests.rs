@@ -60,7 +60,7 @@ async fn a_command_that_ends_is_not_given_up() {
 fn only_the_users_own_sql_has_no_deadline_and_wakes_event_triggers() {
     let own = Command::new("a test", &["psql"]);
     assert_eq!(own.deadline, Some(EXEC_DEADLINE));
-    let options = "PGOPTIONS=-c event_triggers=off -c statement_timeout=60s";
+    let options = "PGOPTIONS=-c event_triggers=off -c statement_timeout=30s";
     assert_eq!(own.environment, [options]);
     let users = own.with_users_sql();
     assert_eq!(users.deadline, None);

@@ -53,7 +53,7 @@ pub const FREE_DISK_BYTES_MIN: u64 = 256 * 1024 * 1024;
 
 /// For one command of pgs's own inside a container. Whoever is superuser of a tenant can hold it up
 /// as long as they like; making a database on a slow disk takes some of it too.
-pub const EXEC_DEADLINE: Duration = Duration::from_secs(60);
+pub const EXEC_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What is kept of one command's output inside a container, in bytes.
 pub const EXEC_OUTPUT_BYTES_MAX: usize = 64 * 1024;
