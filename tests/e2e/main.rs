@@ -89,7 +89,9 @@ const MODULES: &[(&str, &[Named])] = &[
 
 /// What is over before a session has a data path, or moved by neither of them: modules, and
 /// scenarios of others. They run once, beside the kernel path, which is what serves where it can.
+/// In their complete form all run on both.
 const WITHOUT_A_PATH: &[&str] = &[
+    "attack",
     "deadlines",
     "enumeration",
     "front_door",
