@@ -160,7 +160,7 @@ fn of_time(suite: &str, test: &str) -> &'static str {
     } else if test.contains("test_stats_usage") {
         " It allows 1250 ms for six queries of 200 ms by three threads at once; on the same \
          machine the tenant's socket, without pgs and without TLS, came to 1278, and TLS through \
-         pgs to 1316 and 1324, where a query that asks for nothing takes 0.19 ms."
+         pgs to 1316 and 1324, where a transaction of `pgbench -S` takes 0.19 ms."
     } else if test.contains("test_reconnect") {
         " It compares the times of attempts to connect with what they are to be, and passes now \
          and then."
