@@ -2,13 +2,18 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use nix::time::clock_getcpuclockid;
+use nix::time::clock_gettime;
+use nix::unistd::Pid;
 
-/// User and system time of a process, in seconds: from `/proc/<pid>/stat`.
+/// User and system time of a process and of its threads, in seconds: from its clock, for what
+/// `/proc/<pid>/stat` has is in hundredths.
 pub fn processor_seconds(process_id: u32) -> anyhow::Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{process_id}/stat"))?;
-    seconds_in(&stat)
+    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(process_id)?))?;
+    Ok(Duration::from(clock_gettime(clock)?).as_secs_f64())
 }
 
 fn seconds_in(stat: &str) -> anyhow::Result<f64> {

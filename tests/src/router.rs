@@ -236,8 +236,7 @@ impl Router {
 
     /// Sends a signal to `pgs serve`.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let process_id = i32::try_from(self.child.id())?;
-        Ok(kill(Pid::from_raw(process_id), signal)?)
+        child_signal(&self.child, signal)
     }
 
     /// Waits for it to end by itself; `None` if it had to be killed.
@@ -247,10 +246,22 @@ impl Router {
 
     fn stop(&mut self) -> anyhow::Result<()> {
         if self.child.try_wait()?.is_none() {
-            // The first one waits for the sessions to end, the second one does not.
+            // The first one waits for the sessions to end, the second one does not; two at once are
+            // one.
             self.signal(Signal::SIGTERM)?;
-            self.signal(Signal::SIGTERM)?;
-            self.wait(STOP_LIMIT)?;
+            let child = &mut self.child;
+            let ended = process::eventually("`pgs serve` ends", STOP_LIMIT, || {
+                let status = child.try_wait()?;
+                if status.is_none() {
+                    child_signal(child, Signal::SIGTERM)?;
+                }
+                Ok(status)
+            });
+            if ended.is_err() {
+                self.child.kill()?;
+                self.child.wait()?;
+            }
+            ended?;
         }
         Ok(())
     }
@@ -262,6 +273,11 @@ impl Drop for Router {
             crate::stage::warn(&format!("stopping `pgs serve`: {error:#}"));
         }
     }
+}
+
+fn child_signal(child: &Child, signal: Signal) -> anyhow::Result<()> {
+    let process_id = i32::try_from(child.id())?;
+    Ok(kill(Pid::from_raw(process_id), signal)?)
 }
 
 /// A loopback port that was free a moment ago.

@@ -32,6 +32,9 @@ const SESSION_BYTES_MAX: u64 = 4 * 1024;
 /// What the router may use of one processor's time while nothing happens.
 const BUSY_MAX: f64 = 0.01;
 
+/// How long after the last login its measuring begins.
+const SETTLES: Duration = Duration::from_secs(1);
+
 /// Descriptors that a router and a test have beside those of sessions.
 const DESCRIPTORS_BESIDE: u64 = 600;
 
@@ -94,6 +97,8 @@ pub(super) fn idle_sessions(stage: &Stage) -> anyhow::Result<()> {
     all_there.with_context(|| last)?;
     let grown = MemoryUse::now(process_id)?.resident.saturating_sub(before);
     let each = grown / sessions.len() as u64;
+    // What logins leave to be done is no cost of idle sessions.
+    thread::sleep(SETTLES);
     let rest = length.pick(Duration::from_secs(3), Duration::from_secs(20));
     let busy = processor_seconds(process_id)?;
     thread::sleep(rest);
