@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use serde::Serialize;
 
 use crate::command::Context;
+use crate::config::directories::Directories;
+use crate::config::limits::ANSWERS_AT_ONCE_MAX;
 use crate::container::answer;
 use crate::container::engine::Engine;
 use crate::container::error::ContainerError;
@@ -115,19 +119,24 @@ pub(super) async fn take(context: &Context, registry: &Registry) -> Result<Inven
     // After Docker: a tenant made in between is then in both, not in Docker alone.
     let tenants = registry.all()?;
     let mut entries = merge(tenants, docker);
-    for entry in &mut entries {
-        settle(context, entry).await;
-    }
+    settle_all(&context.directories, &mut entries).await;
     Ok(Inventory { entries, engine })
+}
+
+/// All at once: after the host has started, all of them do.
+async fn settle_all(directories: &Directories, entries: &mut [Entry]) {
+    stream::iter(entries)
+        .for_each_concurrent(ANSWERS_AT_ONCE_MAX, |entry| settle(directories, entry))
+        .await;
 }
 
 /// Docker looks at a container's health every few seconds, and until it has done so for the first
 /// time says that it starts. Whether the server takes clients is its own to say.
-async fn settle(context: &Context, entry: &mut Entry) {
+async fn settle(directories: &Directories, entry: &mut Entry) {
     if (entry.standing, entry.container) != (Standing::Ready, ContainerState::Starting) {
         return;
     }
-    if answer::takes_clients(&context.directories.socket_directory(&entry.tenant)).await {
+    if answer::takes_clients(&directories.socket_directory(&entry.tenant)).await {
         entry.container = ContainerState::Healthy;
     }
 }
@@ -189,7 +198,13 @@ fn merge(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::net::UnixListener;
+    use std::time::Instant;
+
     use super::*;
+    use crate::config::directories::SERVER_SOCKET_NAME;
+    use crate::config::limits::ANSWER_DEADLINE;
     use crate::tenant::record::VolumeFate;
 
     fn id(text: &str) -> TenantId {
@@ -243,5 +258,28 @@ mod tests {
     fn without_docker_nothing_is_claimed() {
         let entries = merge(vec![tenant("acme")], None);
         assert_eq!((entries[0].state(), entries[0].has_data), ("unknown", None));
+    }
+
+    #[tokio::test]
+    async fn many_servers_that_do_not_answer_take_the_time_of_one() {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories::new(root.path().join("state"), root.path().join("run"));
+        let names: Vec<_> = (0..40).map(|number| format!("t{number}")).collect();
+        let tenants = names.iter().map(|name| tenant(name)).collect();
+        let states = names
+            .iter()
+            .map(|name| (id(name), ContainerState::Starting))
+            .collect();
+        let mut entries = merge(tenants, Some((states, BTreeSet::new())));
+        let silent = entries.iter().map(|entry| {
+            let socket = directories.socket_directory(&entry.tenant);
+            fs::create_dir_all(&socket).unwrap();
+            UnixListener::bind(socket.join(SERVER_SOCKET_NAME)).unwrap()
+        });
+        let _silent: Vec<_> = silent.collect();
+        let begun = Instant::now();
+        settle_all(&directories, &mut entries).await;
+        assert!(begun.elapsed() < 5 * ANSWER_DEADLINE);
+        assert!(entries.iter().all(|entry| entry.state() == "starting"));
     }
 }

@@ -163,7 +163,7 @@ fn a_backend_that_has_left_the_verdict_is_left_to_the_next_router() {
     handed.wait_for_kernel();
     let (released, at) = sync_channel(1);
     // It comes back when it has been silent for a moment: before that it is to be left.
-    for _ in 0..20 {
+    for _ in 0..200 {
         large_turns(&mut handed, 2, &counts[0]);
         handed.worker.reach().release(released.clone());
         at.recv().unwrap();

@@ -152,7 +152,6 @@ fn section(outcome: &Outcome) -> Result<String> {
     Ok(text)
 }
 
-/// Of what commit it was, where the results say it.
 /// What is to be known of a test that passes now and then, whoever answers it.
 fn of_time(suite: &str, test: &str) -> &'static str {
     if suite != "psycopg" {
@@ -169,6 +168,7 @@ fn of_time(suite: &str, test: &str) -> &'static str {
     }
 }
 
+/// Of what commit it was, where the results say it.
 fn source(run: &Counts) -> String {
     let source = run.source.as_ref();
     source.map_or_else(String::new, |source| format!(" ({source})"))

@@ -12,6 +12,9 @@ use std::process::Command;
 /// Suites that may have a source package, the newest last; `versions` picks.
 pub(super) const DEBIAN_SUITES: [&str; 2] = ["forky", "sid"];
 
+/// Suites whose older sources will do for a driver, where the mirror has none of a newer.
+const OLDER_SUITES: [&str; 2] = ["trixie", "bookworm"];
+
 /// A directory of one suite's own that stays from run to run.
 pub(super) fn scratch(name: &str) -> Result<PathBuf> {
     workspace::scratch(&format!("conformance/{name}"))
@@ -33,7 +36,7 @@ pub(super) fn debian_source(
     }
     let mirror = Mirror::of_this_machine(step)?;
     let mut seen = Vec::new();
-    for suite in DEBIAN_SUITES {
+    for suite in DEBIAN_SUITES.into_iter().chain(OLDER_SUITES) {
         step.doing(format_args!(
             "looking for the source of {package} in {suite}"
         ));
@@ -47,10 +50,17 @@ pub(super) fn debian_source(
                 seen.push(format!("{suite} has {version}"));
                 continue;
             }
-            let files = apt.download_source(step, package, &version)?;
-            unpack_original(&files, &directory.join("source"))?;
-            fs::write(&marker, &version)?;
-            return Ok((directory.join("source"), version));
+            // An index may name files that its mirror does not hold; another suite's may be there.
+            let found = apt
+                .download_source(step, package, &version)
+                .and_then(|files| unpack_original(&files, &directory.join("source")));
+            match found {
+                Ok(()) => {
+                    fs::write(&marker, &version)?;
+                    return Ok((directory.join("source"), version));
+                }
+                Err(error) => seen.push(format!("{suite} names {version}: {error}")),
+            }
         }
     }
     bail!(

@@ -73,3 +73,5 @@ pub const DOCKER_SETTLE_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// For a server to say whether it takes clients.
 pub const ANSWER_DEADLINE: Duration = Duration::from_millis(500);
+/// Servers that one command asks at once, each by one descriptor.
+pub const ANSWERS_AT_ONCE_MAX: usize = 64;
