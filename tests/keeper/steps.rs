@@ -92,16 +92,19 @@ fn killed_at(
 ) -> anyhow::Result<Serving> {
     let before = stage.sessions()?;
     ensure!(before.len() == SESSIONS as usize, "{before:?}");
+    is_judged(stage, wire)?;
     let mut successor = Successor::begin(stage)?;
     successor.read_to(step)?;
+    let said = std::mem::take(&mut successor.read);
     drop(successor);
-    echoes(wire, b"whoever has it")?;
+    echoes(wire, b"whoever has it")
+        .with_context(|| format!("the successor said:\n{said}\nthe router:\n{}", router.log()))?;
     let let_go = eventually("the router has settled", LIMIT, || {
         if router.child.try_wait()?.is_some() {
             return Ok(Some(true));
         }
-        let said = |what| router.log().matches(what).count();
-        let settled = said("another router takes over") == said("going on");
+        let times = |what| router.log().matches(what).count();
+        let settled = times("another router takes over") == times("going on");
         Ok(settled.then_some(false))
     })?;
     if !let_go {
@@ -120,6 +123,22 @@ fn killed_at(
     echoes(wire, b"the next one's")?;
     large_turn(wire)?;
     Ok(next)
+}
+
+/// Waits until the kernel moves both the session's directions. A backend whose large turns had pauses
+/// is out of the verdict for a second after them; if nobody serves then, its session waits.
+fn is_judged(stage: &Stage, wire: &mut Wire) -> anyhow::Result<()> {
+    const WORD: &[u8] = b"by the kernel?";
+    let in_kernel = || -> anyhow::Result<u64> {
+        let sessions = stage.sessions()?;
+        let bytes = sessions.iter().map(|one| one["bytes_in_kernel"].as_u64());
+        bytes.sum::<Option<u64>>().context("no bytes in the kernel")
+    };
+    eventually("its backend is judged again", LIMIT, || {
+        let before = in_kernel()?;
+        echoes(wire, WORD)?;
+        Ok((in_kernel()? - before == 2 * WORD.len() as u64).then_some(()))
+    })
 }
 
 /// A router that takes over as fast as its log is read. Killed when dropped.
