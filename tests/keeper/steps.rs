@@ -125,8 +125,8 @@ fn killed_at(
     Ok(next)
 }
 
-/// Waits until the kernel moves both the session's directions. A backend whose large turns had pauses
-/// is out of the verdict for a second after them; if nobody serves then, its session waits.
+/// Waits until the kernel moves both the session's directions. A backend whose large turns had
+/// pauses is out of the verdict for a second after them; if nobody serves then, its session waits.
 fn is_judged(stage: &Stage, wire: &mut Wire) -> anyhow::Result<()> {
     const WORD: &[u8] = b"by the kernel?";
     let in_kernel = || -> anyhow::Result<u64> {
