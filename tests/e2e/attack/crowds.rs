@@ -23,8 +23,9 @@ const SILENT: usize = 5_000;
 const SOURCES: usize = 50;
 /// This process's own files beside the connections.
 const DESCRIPTORS_BESIDE: u64 = 500;
-/// Between two looks at whether clients get in. Each is a login, which takes the server more than
-/// all these connections take the router: every 20 ms, they cost a tenth of the throughput alone.
+/// Between two looks at whether clients get in. Each is a login, which takes the processors
+/// from the tenant, too: every 20 ms, throughput was 0.86 to 0.91 of what it is in quiet, and with
+/// this period 0.98 to 1.06.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
 /// Startup packets that take seconds to arrive.

@@ -39,8 +39,6 @@ pub(crate) const SCENARIOS: &[Named] = &[("a_tenant_notices_nothing", a_tenant_n
 const TURN: Duration = Duration::from_secs(2);
 /// Turns of attack, in every run and in the complete form. Each is between two of quiet.
 const STRIKES: (u32, u32) = (2, 7);
-/// How often these are taken at most, where they leave open whether throughput holds.
-const RUNS_MAX: u32 = 3;
 /// What throughput may fall to under attack, in every run and in the complete form. Attackers,
 /// clients and servers share the processors: single turns were seen between 0.83 and 1.04 on a
 /// quiet machine, and between 0.61 and 1.89 on a busy one, where 0.9 says nothing.
@@ -81,10 +79,10 @@ fn a_tenant_notices_nothing(stage: &Stage) -> anyhow::Result<()> {
     let length = Length::of_this_run()?;
     let strikes = length.pick(STRIKES.0, STRIKES.1);
     let mut ratios = Vec::new();
-    let least = length.pick(RATIO_MIN.0, RATIO_MIN.1);
     for (name, attack) in ATTACKS {
-        let ratio = decided(&ground, name, attack, strikes, least);
-        ratios.push((name, ratio.with_context(|| name.to_owned())?));
+        let ratio =
+            under_attack(&ground, name, attack, strikes).with_context(|| name.to_owned())?;
+        ratios.push((name, ratio));
     }
     witness.end()?;
     ground.still_lets_clients_in()?;
@@ -94,6 +92,7 @@ fn a_tenant_notices_nothing(stage: &Stage) -> anyhow::Result<()> {
         grown <= GROWTH_BYTES_MAX,
         "resident memory grew by {grown} bytes"
     );
+    let least = length.pick(RATIO_MIN.0, RATIO_MIN.1);
     ratios.retain(|(_, ratio)| *ratio < least);
     ensure!(
         ratios.is_empty(),
@@ -102,42 +101,14 @@ fn a_tenant_notices_nothing(stage: &Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The median of the throughput under attack over the other. Where it is less than it may be, more
-/// turns decide, and all that were taken count.
-fn decided(
-    ground: &Ground<'_>,
-    name: &str,
-    attack: fn(&Ground<'_>, &AtomicBool) -> anyhow::Result<u64>,
-    strikes: u32,
-    least: f64,
-) -> anyhow::Result<f64> {
-    let mut ratios = Vec::new();
-    let mut median = 0.0;
-    for _ in 0..RUNS_MAX {
-        ratios.extend(under_attack(ground, name, attack, strikes)?);
-        median = pgbench::median(&mut ratios);
-        if median >= least {
-            break;
-        }
-    }
-    if ratios.len() > strikes as usize {
-        let turns = ratios.len();
-        say(&format!(
-            "attack, {}: {name}: median of {turns} turns {median:.2}",
-            ground.path()
-        ));
-    }
-    Ok(median)
-}
-
-/// So many turns of attack between turns of quiet; gives of each the throughput under attack over
-/// the other.
+/// So many turns of attack between turns of quiet; gives the median of the throughput under attack
+/// over the other.
 fn under_attack(
     ground: &Ground<'_>,
     name: &str,
     attack: fn(&Ground<'_>, &AtomicBool) -> anyhow::Result<u64>,
     strikes: u32,
-) -> anyhow::Result<Vec<f64>> {
+) -> anyhow::Result<f64> {
     let before = ground.figures()?;
     let bench = Pgbench::start(ground, TURN * (2 * strikes + 1))?;
     let began = Instant::now();
@@ -166,7 +137,7 @@ fn under_attack(
         let now = ground.figures()?;
         Ok((now.descriptors <= before.descriptors + DESCRIPTORS_SLACK).then_some(()))
     })?;
-    Ok(ratios)
+    Ok(median)
 }
 
 fn strike(

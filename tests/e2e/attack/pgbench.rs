@@ -117,21 +117,15 @@ impl Report {
         let mut ratios: Vec<f64> = beside
             .map(|beside| 2.0 * beside[1] / (beside[0] + beside[2]))
             .collect();
-        let median = median(&mut ratios);
+        ratios.sort_by(f64::total_cmp);
+        let middle = &ratios[(strikes - 1) / 2..=strikes / 2];
         Ok(Turns {
             quiet,
             attacked: mean(turns.iter().skip(1).step_by(2)),
-            median,
+            median: mean(middle.iter()),
             ratios,
         })
     }
-}
-
-/// Sorts them, too. At least one.
-pub(super) fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let count = values.len();
-    mean(values[(count - 1) / 2..=count / 2].iter())
 }
 
 fn mean<'a>(values: impl Iterator<Item = &'a f64>) -> f64 {
