@@ -159,6 +159,15 @@ impl Elsewhere {
         Ok(table.lines().filter_map(version).collect())
     }
 
+    /// The package that a metapackage of these suites stands for: the first it depends on.
+    pub(crate) fn stands_for(&self, metapackage: &str) -> Result<String> {
+        let shown = ["show", "--no-all-versions", metapackage];
+        let record = process::output(self.command("apt-cache").args(shown))?;
+        first_dependency(&record)
+            .map(str::to_owned)
+            .with_context(|| format!("{metapackage} depends on nothing"))
+    }
+
     /// Downloads `package` in exactly this version and gives the path of the archive.
     pub(crate) fn download(&self, step: &Step, package: &str, version: &str) -> Result<PathBuf> {
         let folder = self.directory.join("download");
@@ -234,9 +243,27 @@ impl Elsewhere {
     }
 }
 
+/// Name of the first package in the `Depends` field of a package's record.
+fn first_dependency(record: &str) -> Option<&str> {
+    let names = record
+        .lines()
+        .find_map(|line| line.strip_prefix("Depends:"))?;
+    names
+        .split([',', '|', '(', ' '])
+        .find(|name| !name.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_metapackage_names_the_package_that_it_stands_for() {
+        let record = "Package: linux-image-amd64\nVersion: 6.1.176-1\n\
+                      Depends: linux-image-6.1.0-53-amd64 (= 6.1.176-1)\nSection: kernel\n";
+        assert_eq!(first_dependency(record), Some("linux-image-6.1.0-53-amd64"));
+        assert_eq!(first_dependency("Package: x\nPre-Depends: y\n"), None);
+    }
 
     #[test]
     fn the_mirror_is_the_distributions_own_archive() {

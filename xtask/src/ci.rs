@@ -95,7 +95,7 @@ fn deny(program: &Path) -> Result<()> {
 }
 
 fn cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new("cargo");
+    let mut command = process::cargo();
     command.current_dir(workspace::root()).args(arguments);
     command
 }

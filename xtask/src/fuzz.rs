@@ -135,7 +135,7 @@ fn one(target: &str, args: &FuzzArgs) -> Result<()> {
 
 fn build(step: &Step, target: &str, scratch: &std::path::Path) -> Result<PathBuf> {
     let triple = host()?;
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = process::cargo();
     cargo
         .current_dir(workspace::root())
         // With a target named, build scripts and macros are not instrumented.

@@ -5,6 +5,7 @@
 
 mod apt;
 mod bench;
+mod bounded;
 mod ci;
 mod conformance;
 mod container;
@@ -13,6 +14,7 @@ mod ebpf;
 mod fuzz;
 mod image;
 mod kernel_release;
+mod kernels;
 mod process;
 mod report;
 mod setup;
@@ -49,6 +51,8 @@ enum Task {
     Fuzz(fuzz::FuzzArgs),
     /// Build a PostgreSQL 18 image like the official one from distribution packages
     Image(image::ImageArgs),
+    /// Run the data path's tests under other releases' kernels, in an emulated machine
+    Kernels(kernels::KernelsArgs),
     /// Put in place what the other commands need: Docker, clients, image, eBPF tools
     Setup(setup::SetupArgs),
     /// Run the long tests in their complete form, for a bounded time
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Image(args) => image::run(&args),
+        Task::Kernels(args) => kernels::run(&args),
         Task::Setup(args) => setup::run(&args),
         Task::Soak(args) => soak::run(&args),
         Task::Test => test::run(),

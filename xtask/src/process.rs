@@ -27,6 +27,35 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
+/// The cargo that runs this, or the one on PATH.
+///
+/// It does not see by which variables the outer one describes xtask to itself. Build scripts that
+/// look at them, as `ring`'s does, would be run again, and all that depends on them built anew,
+/// whenever a build by xtask follows one from a shell.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(describes_a_package) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
+/// Whether cargo sets a variable of this name for one package and not for all
+/// (<https://doc.rust-lang.org/cargo/reference/environment-variables.html>).
+fn describes_a_package(variable: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_"]
+        .iter()
+        .any(|prefix| variable.starts_with(prefix))
+        || [
+            "CARGO_CRATE_NAME",
+            "CARGO_BIN_NAME",
+            "CARGO_PRIMARY_PACKAGE",
+        ]
+        .contains(&variable)
+}
+
 /// Runs to the end and gives stdout, trimmed. A failure carries the last lines of stderr.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let shown = shown(command);
@@ -212,6 +241,20 @@ mod tests {
             text.contains("sh -c") && text.contains("why") && text.contains('3'),
             "{text}"
         );
+    }
+
+    #[test]
+    fn cargo_is_not_told_that_it_builds_xtask() {
+        let mut shell = Command::new("sh");
+        // What `cargo test` has set for this test.
+        assert!(std::env::var_os("CARGO_PKG_NAME").is_some());
+        for (name, value) in cargo().get_envs() {
+            assert_eq!(value, None);
+            shell.env_remove(name);
+        }
+        let left = output(shell.args(["-c", "env | grep ^CARGO_PKG_ || true"])).unwrap();
+        assert_eq!(left, "");
+        assert!(!describes_a_package("CARGO_TARGET_DIR"));
     }
 
     #[test]

@@ -4,7 +4,6 @@ use crate::report::{self, Step, heading};
 use crate::setup::{self, Purpose, postgres_image};
 use crate::{process, workspace};
 use anyhow::Result;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// What the end-to-end tests read.
@@ -19,7 +18,7 @@ pub(crate) fn run() -> Result<()> {
     let machine = setup::ensure(Purpose::Test)?;
     heading("build");
     let step = Step::new("pgs");
-    let mut build = Command::new("cargo");
+    let mut build = process::cargo();
     build
         .current_dir(workspace::root())
         .args(["build", "--package", "pgs-userspace"]);
@@ -29,7 +28,7 @@ pub(crate) fn run() -> Result<()> {
 
     heading("test");
     let started = Instant::now();
-    let mut command = Command::new("cargo");
+    let mut command = process::cargo();
     command
         .current_dir(workspace::root())
         .args([

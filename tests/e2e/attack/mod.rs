@@ -38,7 +38,7 @@ pub(crate) const SCENARIOS: &[Named] = &[("a_tenant_notices_nothing", a_tenant_n
 /// One turn, of quiet or of attack: two of the seconds that pgbench reports.
 const TURN: Duration = Duration::from_secs(2);
 /// Turns of attack, in every run and in the complete form. Each is between two of quiet.
-const STRIKES: (u32, u32) = (2, 7);
+const STRIKES: (u32, u32) = (2, 15);
 /// What throughput may fall to under attack, in every run and in the complete form. Attackers,
 /// clients and servers share the processors: single turns were seen between 0.83 and 1.04 on a
 /// quiet machine, and between 0.61 and 1.89 on a busy one, where 0.9 says nothing.

@@ -87,7 +87,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
 fn build() -> Result<Binaries> {
     let step = Step::new("pgs");
     step.doing("building for release");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = process::cargo();
     cargo
         .args(["build", "--release", "--package", "pgs-userspace"])
         .args(["--bin", "pgs", "--example", "fill_registry"])

@@ -112,7 +112,7 @@ pub(super) fn crate_source(step: &Step, name: &str, version: &str) -> Result<Pat
     );
     fs::write(asking.join("Cargo.toml"), manifest)?;
     step.doing(format_args!("fetching {name} {version} with cargo"));
-    let mut vendor = Command::new("cargo");
+    let mut vendor = process::cargo();
     vendor
         .current_dir(&asking)
         .args(["metadata", "--format-version", "1"]);

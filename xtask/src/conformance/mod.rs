@@ -43,7 +43,6 @@ use ground::Ground;
 use outcome::{About, Outcome, Run, Tests};
 use source::Source;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Instant;
 use suite::{Name, Suite};
 
@@ -263,7 +262,7 @@ struct Built {
 
 fn build() -> Result<Built> {
     let step = Step::new("pgs");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = process::cargo();
     cargo.current_dir(workspace::root()).args([
         "build",
         // Some of the tests are of time, and users have no other.

@@ -69,7 +69,7 @@ impl Sqlx {
         if root.is_some() {
             features = format!("{features},{TLS_FEATURE}");
         }
-        let mut cargo = Command::new("cargo");
+        let mut cargo = crate::process::cargo();
         cargo
             .current_dir(&self.source)
             .env("CARGO_TARGET_DIR", self.source.with_file_name("build"))

@@ -49,7 +49,7 @@ impl TokioPostgres {
     }
 
     fn cargo(&self) -> Command {
-        let mut cargo = Command::new("cargo");
+        let mut cargo = crate::process::cargo();
         cargo
             .current_dir(&self.source)
             .env("CARGO_TARGET_DIR", self.source.with_file_name("build"))

@@ -17,7 +17,6 @@ use router::Router;
 use session::OpenSession;
 use signals::Interrupts;
 use std::path::PathBuf;
-use std::process::Command;
 
 /// The tenant that is shown.
 const TENANT: &str = "acme";
@@ -54,7 +53,7 @@ fn build() -> Result<PathBuf> {
     heading("build");
     let step = Step::new("pgs");
     step.doing("release build (minutes the first time, then seconds)");
-    let mut command = Command::new("cargo");
+    let mut command = process::cargo();
     command.current_dir(workspace::root()).args([
         "build",
         "--release",

@@ -106,14 +106,14 @@ fn build(step: &Step, tools: &EbpfTools, features: &[&str]) -> Result<Vec<u8>> {
     step.doing("building core and the program for the BPF target");
     let target = workspace::scratch("ebpf")?;
     // The directories of the registry must be there before their paths are remapped.
-    let mut fetch = Command::new("cargo");
+    let mut fetch = process::cargo();
     process::followed(
         step,
         fetch
             .current_dir(workspace::root())
             .args(["fetch", "--locked"]),
     )?;
-    let mut command = Command::new("cargo");
+    let mut command = process::cargo();
     command
         .current_dir(workspace::root())
         .args(["build", "--locked", "--release", "--package", PACKAGE])

@@ -32,7 +32,7 @@ impl Tool {
             }
         }
         step.doing(format_args!("building {} ({})", self.version, self.cost));
-        let mut command = Command::new("cargo");
+        let mut command = process::cargo();
         command
             .args([
                 "install",

@@ -3,17 +3,15 @@
 //! They are the scenarios of `tests/e2e`, told by one variable to go on for longer. Nothing is
 //! written but the report.
 
-mod bounded;
 mod plan;
 
+use crate::bounded::Ended;
 use crate::report::{self, Step, heading};
 use crate::setup::{self, Purpose, postgres_image};
-use crate::{process, workspace};
+use crate::{bounded, process, workspace};
 use anyhow::{Result, bail};
-use bounded::Ended;
 use clap::Args;
 use plan::{PARTS, Part};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Read by `pgs_tests::length`.
@@ -91,7 +89,7 @@ fn build(release: bool) -> Result<()> {
             "--no-run",
         ],
     ] {
-        let mut cargo = Command::new("cargo");
+        let mut cargo = process::cargo();
         cargo.current_dir(workspace::root()).args(arguments);
         cargo.args(release.then_some("--release"));
         process::visible(&mut cargo)?;
@@ -115,7 +113,7 @@ fn one(part: &Part, time: Duration, deadline: Instant, image: Option<&str>) -> R
     let step = Step::new(part.name);
     step.doing(part.what);
     let profile = if part.release { "release" } else { "debug" };
-    let mut tests = Command::new("cargo");
+    let mut tests = process::cargo();
     tests
         .current_dir(workspace::root())
         .args(["test", "--quiet", "--package", "pgs-tests", "--test", "e2e"])

@@ -82,7 +82,7 @@ pub(super) const PARTS: [Part; 13] = [
         ..part(
             "attack",
             "attack::a_tenant",
-            "ten attacks, seven turns each between turns of quiet: at least 0.9 of the throughput",
+            "ten attacks, fifteen turns each between quiet ones: at least 0.9 of the throughput",
         )
     },
     Part {

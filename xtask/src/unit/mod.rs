@@ -18,7 +18,6 @@ use clap::Args;
 use machine::Machine;
 use rootfs::Rootfs;
 use std::path::PathBuf;
-use std::process::Command;
 
 /// Where the kernel offers control groups of the version that systemd wants.
 const GROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -41,7 +40,7 @@ pub(crate) fn run(args: &UnitArgs) -> Result<()> {
         }
     };
     let step = Step::new("pgs");
-    process::visible(Command::new("cargo").current_dir(workspace::root()).args([
+    process::visible(process::cargo().current_dir(workspace::root()).args([
         "build",
         "--quiet",
         "--package",

@@ -16,14 +16,14 @@ const POLL_PERIOD: Duration = Duration::from_millis(100);
 
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     Succeeded,
     Failed,
     Stopped,
 }
 
 /// Runs it, and hands over each line of its stdout as it comes; stderr is this terminal's.
-pub(super) fn run(
+pub(crate) fn run(
     command: &mut Command,
     deadline: Instant,
     mut take: impl FnMut(&str),
