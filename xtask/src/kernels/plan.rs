@@ -83,9 +83,16 @@ pub(super) const PARTS: [Part; 5] = [
     },
     Part {
         name: "units",
-        what: "the data path's unit tests",
+        what: "ends that speak, send twice, close and die at every step of an enrolment",
         program: Program::Test("lib"),
-        arguments: &["datapath::"],
+        arguments: &[
+            "datapath::arrivals_tests",
+            "datapath::endings_tests",
+            "datapath::kernel::enrol",
+            "datapath::repeated_tests",
+            "datapath::reuse_tests",
+            "--test-threads=1",
+        ],
         variable: None,
         limit: minutes(15),
     },
