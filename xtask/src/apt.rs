@@ -159,13 +159,14 @@ impl Elsewhere {
         Ok(table.lines().filter_map(version).collect())
     }
 
-    /// The package that a metapackage of these suites stands for: the first it depends on.
-    pub(crate) fn stands_for(&self, metapackage: &str) -> Result<String> {
+    /// The package that a metapackage of these suites stands for: the first it depends on that
+    /// begins like this.
+    pub(crate) fn stands_for(&self, metapackage: &str, prefix: &str) -> Result<String> {
         let shown = ["show", "--no-all-versions", metapackage];
         let record = process::output(self.command("apt-cache").args(shown))?;
-        first_dependency(&record)
+        first_dependency(&record, prefix)
             .map(str::to_owned)
-            .with_context(|| format!("{metapackage} depends on nothing"))
+            .with_context(|| format!("{metapackage} depends on no {prefix}*"))
     }
 
     /// Downloads `package` in exactly this version and gives the path of the archive.
@@ -243,14 +244,14 @@ impl Elsewhere {
     }
 }
 
-/// Name of the first package in the `Depends` field of a package's record.
-fn first_dependency(record: &str) -> Option<&str> {
+/// Name of the first package in the `Depends` field of a package's record that begins like this.
+fn first_dependency<'record>(record: &'record str, prefix: &str) -> Option<&'record str> {
     let names = record
         .lines()
         .find_map(|line| line.strip_prefix("Depends:"))?;
     names
         .split([',', '|', '(', ' '])
-        .find(|name| !name.is_empty())
+        .find(|name| name.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -259,10 +260,12 @@ mod tests {
 
     #[test]
     fn a_metapackage_names_the_package_that_it_stands_for() {
-        let record = "Package: linux-image-amd64\nVersion: 6.1.176-1\n\
-                      Depends: linux-image-6.1.0-53-amd64 (= 6.1.176-1)\nSection: kernel\n";
-        assert_eq!(first_dependency(record), Some("linux-image-6.1.0-53-amd64"));
-        assert_eq!(first_dependency("Package: x\nPre-Depends: y\n"), None);
+        let record = "Package: linux-image-amd64\nVersion: 7.2.12-1\nDepends: \
+                      linux-base-amd64 (= 7.2.12-1), linux-image-7.2.12-amd64 (= 7.2.12-1)\n";
+        let first = |prefix| first_dependency(record, prefix);
+        assert_eq!(first("linux-image-"), Some("linux-image-7.2.12-amd64"));
+        assert_eq!(first("other-"), None);
+        assert_eq!(first_dependency("Package: x\nPre-Depends: y\n", "y"), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The emulated machine: what it is given, and its run.
 
 use super::Binaries;
-use super::package::Kernel;
+use super::package::{self, Kernel};
 use super::plan::{Part, Program};
 use super::transcript::Transcript;
 use crate::bounded::{self, Ended};
@@ -46,7 +46,7 @@ impl Guest {
         fs::write(directory.join("environment"), environment(binaries, image)?)?;
         let pack = directory.join("initramfs.sh");
         fs::write(&pack, INITRAMFS)?;
-        let initramfs = kernel.root.with_extension("initramfs");
+        let initramfs = package::beside(&kernel.root, "initramfs");
         let mut command = Command::new("bash");
         command.arg(&pack).arg(kernel.base());
         process::output(command.arg(&kernel.release).arg(&initramfs))?;

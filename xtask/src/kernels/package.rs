@@ -11,6 +11,9 @@ use std::process::Command;
 /// Stands for the newest kernel of a release of Debian.
 const METAPACKAGE: &str = "linux-image-amd64";
 
+/// How the package that it stands for begins; it may name others beside it.
+const PACKAGES: &str = "linux-image-";
+
 /// Where packages keep modules: the first before Debian 13, the second since.
 const MODULES: [&str; 2] = ["lib/modules", "usr/lib/modules"];
 
@@ -35,7 +38,7 @@ pub(super) fn fetch(suite: &str) -> Result<Kernel> {
     }
     let directory = workspace::scratch("kernels")?.join(suite);
     let apt = Elsewhere::fetch(&step, &directory.join("apt"), &mirror, &[suite])?;
-    let package = apt.stands_for(METAPACKAGE)?;
+    let package = apt.stands_for(METAPACKAGE, PACKAGES)?;
     let versions = apt.versions(&package)?;
     let version = versions
         .first()
@@ -54,7 +57,7 @@ pub(super) fn fetch(suite: &str) -> Result<Kernel> {
 
 /// Half of a package never stands under its name.
 fn unpack(archive: &Path, root: &Path) -> Result<()> {
-    let half = root.with_extension("half");
+    let half = beside(root, "half");
     if half.exists() {
         fs::remove_dir_all(&half)?;
     }
@@ -70,6 +73,13 @@ fn unpack(archive: &Path, root: &Path) -> Result<()> {
     )?;
     fs::rename(&half, root)?;
     Ok(())
+}
+
+/// The path of what belongs to an unpacked package and lies beside it.
+pub(super) fn beside(root: &Path, ending: &str) -> PathBuf {
+    let mut path = root.as_os_str().to_owned();
+    path.push(format!(".{ending}"));
+    path.into()
 }
 
 impl Kernel {
