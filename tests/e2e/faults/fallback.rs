@@ -20,6 +20,7 @@ use pgs_tests::router::Router;
 use pgs_tests::router::pgs_binary;
 use pgs_tests::skip::Skip;
 use pgs_tests::stage::Stage;
+use pgs_tests::tenant::Login;
 use pgs_tests::wire::Wire;
 use pgs_tests::wire::packed;
 use serde_json::Value;
@@ -28,6 +29,9 @@ use super::churn::until_nothing_is_left;
 use crate::metrics::scrape;
 
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// Less than what is asked of a server that sleeps.
+const PROMPT: Duration = Duration::from_millis(900);
 const OBJECT_VARIABLE: &str = "PGS_EBPF_OBJECT";
 
 /// What the map of sockets has room for in the program as it is: three for each session.
@@ -298,9 +302,26 @@ pub(super) fn missing_type_information(stage: &Stage) -> anyhow::Result<()> {
 
 /// It has sent all that it ever will before it is let in, and says so: its session is handed over
 /// with a socket in CLOSE_WAIT.
+/// Long enough to be looked at.
+const SLEEP: &str = "select pg_sleep(1)";
+
+/// Waits until the one session there is has a path: not the kernel's, which takes no such socket.
+fn until_relayed(stage: &Stage, login: &Login) -> anyhow::Result<()> {
+    let mut last = Vec::new();
+    let relayed = process::eventually("its session is relayed", PROMPT, || {
+        last = stage.router()?.sessions(&login.user)?;
+        let relayed = last.len() == 1 && last[0]["path"] == "relay";
+        let reason = last.first().map(|session| session["path_reason"].clone());
+        let says_why = stage.path() == DataPath::Relay || reason.is_some_and(|why| why.is_string());
+        Ok((relayed && says_why).then_some(()))
+    });
+    relayed.with_context(|| format!("{last:?}"))
+}
+
 pub(super) fn ended_client(stage: &Stage) -> anyhow::Result<()> {
     let login = stage.alpha()?;
-    let queries: [&[&str]; 2] = [
+    let queries: [&[&str]; 3] = [
+        &[SLEEP],
         &["select 'all that there is'"],
         &[
             "select 'first'",
@@ -317,6 +338,11 @@ pub(super) fn ended_client(stage: &Stage) -> anyhow::Result<()> {
         }
         let greeting = wire.authenticate_and_end(&login.password, &tail)?;
         ensure!(greeting.refused().is_none(), "{greeting:?}");
+        if queries == [SLEEP] {
+            until_relayed(stage, login)?;
+            wire.until_ready()?;
+            continue;
+        }
         for sql in queries {
             let answered = wire.until_ready().with_context(|| (*sql).to_owned())?;
             let row = answered.iter().find(|message| message.kind == b'D');

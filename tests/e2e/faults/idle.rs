@@ -35,8 +35,11 @@ const BUSY_MAX: f64 = 0.01;
 /// How long after the last login its measuring begins.
 const SETTLES: Duration = Duration::from_secs(1);
 
-/// Descriptors that a router and a test have beside those of sessions.
-const DESCRIPTORS_BESIDE: u64 = 600;
+/// For connections that have not said what they want; as many places are for logins that wait.
+const ARRIVALS_MAX: u64 = 64;
+
+/// Descriptors that a router keeps back beside those of sessions; a test has fewer.
+const DESCRIPTORS_BESIDE: u64 = 512 + 2 * ARRIVALS_MAX;
 
 /// Of one session, in whichever process has more: three in a router, or two where it relays; and
 /// two in this process, which plays client and server.
@@ -71,7 +74,9 @@ pub(super) fn idle_sessions(stage: &Stage) -> anyhow::Result<()> {
     let configuration = stand_in.run().join("pgs.toml");
     std::fs::write(
         &configuration,
-        "[limits]\narrivals_max = 64\n[tenant_defaults]\nconnections_max = 10000\n",
+        format!(
+            "[limits]\narrivals_max = {ARRIVALS_MAX}\n[tenant_defaults]\nconnections_max = 10000\n"
+        ),
     )?;
     let file = configuration.to_string_lossy();
     let arguments = [&arguments[..], &["--config", &file]].concat();
