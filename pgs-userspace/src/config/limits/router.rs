@@ -35,8 +35,8 @@ pub const BACKEND_CONNECT_RETRY_INTERVAL_MIN: Duration = Duration::from_millis(2
 /// See [`BACKEND_CONNECT_RETRY_INTERVAL_MIN`].
 pub const BACKEND_CONNECT_RETRY_INTERVAL_MAX: Duration = Duration::from_millis(100);
 
-/// Connections that have not said yet what they want, at once, unless told otherwise; further ones
-/// wait unaccepted. Fewer where the limit on open files is low.
+/// Connections that have not said yet what they want, at once, unless told otherwise; one more
+/// takes the place of the oldest. Fewer where the limit on open files is low.
 pub const ARRIVALS_MAX_DEFAULT: usize = 4_096;
 
 /// Fewer arrivals than this would make a few slow ones everybody's problem.
