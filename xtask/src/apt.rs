@@ -15,6 +15,23 @@ pub(crate) fn can_install() -> bool {
     process::find("apt-get").is_some() && nix::unistd::geteuid().is_root()
 }
 
+/// The packages of those programs, each with its package, that are not here. Where there are any,
+/// and they cannot be installed, that is an error.
+pub(crate) fn missing<'name>(programs: &[(&str, &'name str)]) -> Result<Vec<&'name str>> {
+    let missing: Vec<_> = programs
+        .iter()
+        .filter(|(program, _)| process::find(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if !missing.is_empty() && !can_install() {
+        bail!(
+            "not installed: {}; as root on Debian or Ubuntu this command installs them",
+            missing.join(", ")
+        );
+    }
+    Ok(missing)
+}
+
 /// Installs packages without recommendations, refreshing the package lists when they are needed.
 pub(crate) fn install(step: &Step, packages: &[&str]) -> Result<()> {
     step.doing(format_args!("installing {} with apt", packages.join(", ")));

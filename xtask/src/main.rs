@@ -15,6 +15,7 @@ mod fuzz;
 mod image;
 mod kernel_release;
 mod kernels;
+mod named;
 mod process;
 mod report;
 mod setup;

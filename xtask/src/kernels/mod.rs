@@ -10,6 +10,7 @@ mod package;
 mod plan;
 mod transcript;
 
+use crate::named::{Named, chosen};
 use crate::report::{self, Step, heading};
 use crate::setup::{self, Purpose};
 use crate::{apt, process, workspace};
@@ -28,12 +29,13 @@ use transcript::{Ended, Transcript};
 const SUITES: [&str; 2] = ["bookworm", "trixie"];
 
 /// Program and the package of Debian that has it.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
     ("modprobe", "kmod"),
     ("xz", "xz-utils"),
+    ("mkfs.ext4", "e2fsprogs"),
 ];
 
 #[derive(Args)]
@@ -53,7 +55,7 @@ pub(crate) struct KernelsArgs {
 }
 
 pub(crate) fn run(args: &KernelsArgs) -> Result<()> {
-    let parts = chosen(&args.only)?;
+    let parts = chosen(&PARTS, &args.only)?;
     let suites = match args.suite.as_slice() {
         [] => SUITES.map(str::to_owned).to_vec(),
         suites => suites.to_vec(),
@@ -80,39 +82,28 @@ pub(crate) fn run(args: &KernelsArgs) -> Result<()> {
         heading(format_args!("the kernel of {suite}"));
         let kernel = package::fetch(suite)?;
         let guest = Guest::prepare(&directory, &kernel, &binaries, &image, &parts)?;
-        runs.push(guest.run(args.kvm, plan::limit(&parts))?);
+        let run = guest.run(args.kvm, plan::limit(&parts));
+        // One that does not boot keeps no other from being tried.
+        runs.push(run.unwrap_or_else(|error| {
+            report::line(format_args!("  ✗ {}: {error:#}", kernel.release));
+            Transcript::of_nothing(&kernel.release)
+        }));
     }
     sum(&parts, &runs)
 }
 
-/// Those of these names, or all.
-fn chosen(only: &[String]) -> Result<Vec<&'static Part>> {
-    for name in only {
-        if !PARTS.iter().any(|part| part.name == name) {
-            let known: Vec<_> = PARTS.iter().map(|part| part.name).collect();
-            bail!("there is no part `{name}`; there are {}", known.join(", "));
-        }
+impl Named for Part {
+    fn name(&self) -> &'static str {
+        self.name
     }
-    let wanted = |part: &&Part| only.is_empty() || only.iter().any(|name| name == part.name);
-    Ok(PARTS.iter().filter(wanted).collect())
 }
 
 fn ensure_programs() -> Result<()> {
     let step = Step::new("QEMU");
-    let missing: Vec<_> = PROGRAMS
-        .iter()
-        .filter(|(program, _)| process::find(program).is_none())
-        .map(|(_, package)| *package)
-        .collect();
+    let missing = apt::missing(&PROGRAMS)?;
     if missing.is_empty() {
         step.done("installed");
         return Ok(());
-    }
-    if !apt::can_install() {
-        bail!(
-            "{} not installed; as root on Debian this command installs them",
-            missing.join(", ")
-        );
     }
     apt::install(&step, &missing)?;
     step.done(format_args!("{} installed", missing.join(", ")));
@@ -232,14 +223,5 @@ mod tests {
         assert_eq!(found(line("lib", "pgs", true)).as_deref(), Some("lib"));
         assert_eq!(found(line("bin", "pgs", false)), None);
         assert_eq!(found("not JSON".to_owned()), None);
-    }
-
-    #[test]
-    fn a_part_that_is_not_there_is_said() {
-        let error = chosen(&["nothing".to_owned()])
-            .err()
-            .map(|error| error.to_string());
-        assert!(error.is_some_and(|error| error.contains("data-path")));
-        assert_eq!(chosen(&[]).unwrap().len(), PARTS.len());
     }
 }

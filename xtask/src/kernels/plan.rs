@@ -83,7 +83,8 @@ pub(super) const PARTS: [Part; 5] = [
     },
     Part {
         name: "units",
-        what: "ends that speak, send twice, close and die at every step of an enrolment",
+        what: "ends that speak, send twice, close and die at every step of an enrolment, and of \
+               the way out of the verdict and back",
         program: Program::Test("lib"),
         arguments: &[
             "datapath::arrivals_tests",
@@ -91,10 +92,12 @@ pub(super) const PARTS: [Part; 5] = [
             "datapath::kernel::enrol",
             "datapath::repeated_tests",
             "datapath::reuse_tests",
+            "datapath::withdrawal_tests",
+            "datapath::outliving_tests",
             "--test-threads=1",
         ],
         variable: None,
-        limit: minutes(15),
+        limit: minutes(20),
     },
     Part {
         name: "keeper",

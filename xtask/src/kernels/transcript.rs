@@ -38,6 +38,14 @@ pub(super) enum Ended {
 }
 
 impl Transcript {
+    /// That of a kernel under which nothing was run.
+    pub(super) fn of_nothing(kernel: &str) -> Self {
+        Self {
+            kernel: kernel.to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// Takes a line; true where it is worth showing.
     pub(super) fn take(&mut self, line: &str) -> bool {
         // The firmware draws on the screen before the first line of the guest.
@@ -176,6 +184,9 @@ mod tests {
         assert_eq!(transcript.ended("three").to_string(), "failed: 0 / 0 / 3");
         assert_eq!(transcript.ended("four"), Ended::Never);
         assert_eq!(transcript.ended("five"), Ended::Never);
+        let nothing = Transcript::of_nothing("6.1.0-9-amd64");
+        assert_eq!(nothing.kernel(), transcript.kernel());
+        assert_eq!(nothing.ended("canaries"), Ended::Never);
         assert!(!transcript.is_done());
     }
 

@@ -2,13 +2,14 @@
 
 use crate::report::Step;
 use crate::{apt, process};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-const PROGRAMS: [&str; 2] = ["haproxy", "pgbouncer"];
+/// Program and the package that has it.
+const PROGRAMS: [(&str, &str); 2] = [("haproxy", "haproxy"), ("pgbouncer", "pgbouncer")];
 /// Asked by Debian's packages whether their service may start; absent on most machines
 /// (<https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt>).
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -17,19 +18,10 @@ const POLICY_FORBIDS: &str = "#!/bin/sh\nexit 101\n";
 /// Both as programs, neither as a service that runs now or after the next boot.
 pub(super) fn ensure() -> Result<()> {
     let step = Step::new("HAProxy and PgBouncer");
-    let missing: Vec<&str> = PROGRAMS
-        .into_iter()
-        .filter(|program| process::find(program).is_none())
-        .collect();
+    let missing = apt::missing(&PROGRAMS)?;
     if missing.is_empty() {
         step.done("installed");
         return Ok(());
-    }
-    if !apt::can_install() {
-        bail!(
-            "{} not installed; as root on Debian or Ubuntu this command installs them",
-            missing.join(" and ")
-        );
     }
     let forbidding = Forbidding::begin()?;
     let installed = apt::install(&step, &missing);

@@ -6,6 +6,7 @@
 mod plan;
 
 use crate::bounded::Ended;
+use crate::named::{Named, chosen};
 use crate::report::{self, Step, heading};
 use crate::setup::{self, Purpose, postgres_image};
 use crate::{bounded, process, workspace};
@@ -33,7 +34,7 @@ pub(crate) struct SoakArgs {
 }
 
 pub(crate) fn run(args: &SoakArgs) -> Result<()> {
-    let parts = chosen(&args.only)?;
+    let parts = chosen(&PARTS, &args.only)?;
     if args.list {
         for part in parts {
             report::line(format_args!("{:<16} {}", part.name, part.what));
@@ -60,16 +61,10 @@ pub(crate) fn run(args: &SoakArgs) -> Result<()> {
     sum(&results)
 }
 
-/// Those of these names, or all; what has an end of its own comes first.
-fn chosen(only: &[String]) -> Result<Vec<&'static Part>> {
-    for name in only {
-        if !PARTS.iter().any(|part| part.name == name) {
-            let known: Vec<_> = PARTS.iter().map(|part| part.name).collect();
-            bail!("there is no part `{name}`; there are {}", known.join(", "));
-        }
+impl Named for Part {
+    fn name(&self) -> &'static str {
+        self.name
     }
-    let wanted = |part: &&Part| only.is_empty() || only.iter().any(|name| name == part.name);
-    Ok(PARTS.iter().filter(wanted).collect())
 }
 
 fn build(release: bool) -> Result<()> {
