@@ -79,7 +79,7 @@ pub const FULL: u32 = 1 << 1;
 /// Bit of [`Record::origin`] of a flow to a backend, above the sequence number: it stands there.
 pub const SEQUENCE_KNOWN: u64 = 1 << 32;
 
-/// Bit of [`Record::diversions`].
+/// Bit of [`Record::diversions`]; what is counted there ends below it.
 pub const BROKEN: u32 = 1 << 31;
 
 /// Flows in [`FLOWS_MAP`]; two for each session.

@@ -326,7 +326,7 @@ fn count_diverted(context: &SkBuffContext, flow: &mut Flow, bytes: u32) -> bool 
     // SAFETY: in the array; the router writes it at any time.
     let first = unsafe { read_volatile(&raw const flow.orders.forwarded) } == before;
     if first {
-        flow.record.diversions = flow.record.diversions.wrapping_add(1);
+        flow.record.diversions += u32::from(flow.record.diversions < BROKEN - 1);
         #[cfg(feature = "log")]
         aya_log_ebpf::info!(
             context,

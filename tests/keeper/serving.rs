@@ -10,6 +10,7 @@ use anyhow::ensure;
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use pgs::config::limits::LISTEN_ADDRESSES_MAX;
 use pgs_tests::process::Finished;
 use pgs_tests::process::eventually;
 use pgs_tests::process::run;
@@ -39,6 +40,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     (
         "a_new_router_takes_over_under_load",
         a_new_router_takes_over_under_load,
+    ),
+    (
+        "a_session_goes_on_whatever_the_number_of_addresses",
+        on_all_addresses,
     ),
     (
         "a_router_that_ends_refuses_at_once",
@@ -267,5 +272,26 @@ fn a_router_whose_keeper_is_killed() -> anyhow::Result<()> {
     first.kill()?;
     let second = stage.serve("second.log", &[])?;
     echoes(&mut stage.session()?, b"again")?;
+    ends_and_leaves_nothing(&stage, second)
+}
+
+fn on_all_addresses() -> anyhow::Result<()> {
+    let stage = Stage::new()?;
+    let more = [["--listen", "127.0.0.1:0"]; LISTEN_ADDRESSES_MAX - 1].concat();
+    let mut first = stage.serve_in_kernel("first.log", &more)?;
+    let mut kept = stage.session()?;
+    echoes(&mut kept, b"with the first one")?;
+    stage.ground.until_slots(1)?;
+    let before = stage.sessions()?;
+    let arguments = [&more[..], &["--take-over"]].concat();
+    let second = stage.serve_in_kernel("second.log", &arguments)?;
+    first.until_ended()?;
+    echoes(&mut kept, b"with the second one")?;
+    let after = stage.sessions()?;
+    ensure!(
+        after.len() == 1 && after[0]["id"] == before[0]["id"],
+        "{before:?}, then {after:?}"
+    );
+    drop(kept);
     ends_and_leaves_nothing(&stage, second)
 }

@@ -11,6 +11,8 @@ mod client_buffer;
 mod crossing;
 mod direction;
 #[cfg(test)]
+mod diversions_tests;
+#[cfg(test)]
 mod endings_tests;
 pub mod findings;
 pub mod handover;
@@ -39,10 +41,8 @@ mod withdrawal;
 mod withdrawal_tests;
 mod worker;
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -54,6 +54,7 @@ use findings::Findings;
 use handover::CloseReason;
 use handover::Handover;
 use kernel::FlowTable;
+use kernel::Inheritance;
 use kernel::KernelBytes;
 use kernel::KernelPath;
 use meter::Meter;
@@ -105,8 +106,6 @@ pub struct DataPath {
     flows: Option<Arc<FlowTable>>,
     /// Dropped last: as long as its maps live the programs stay attached.
     kernel: Option<KernelPath>,
-    /// Whether the maps are those of the router before.
-    inherited: bool,
     /// Of which eBPF object the programs are, where it is not this router's own.
     older_object: Option<String>,
     /// Whether the verdict's notices are read here, and not by the router that took over.
@@ -130,19 +129,15 @@ impl Prepared {
 }
 
 impl DataPath {
-    /// Starts the workers, one for each core up to `WORKERS_MAX`. `held` are the descriptors that
-    /// the last router has left, by name: its maps are used where they can be.
-    pub fn start(
-        prepared: Prepared,
-        held: HashMap<String, OwnedFd>,
-    ) -> Result<Self, DataPathError> {
+    /// Starts the workers, one for each core up to `WORKERS_MAX`.
+    pub fn start(prepared: Prepared, left: Inheritance) -> Result<Self, DataPathError> {
         let Prepared {
             kernel,
             mut findings,
         } = prepared;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = workers_for(cores);
-        let opened = kernel.map(|kernel| Opened::new(kernel, held, count));
+        let opened = kernel.map(|kernel| Opened::new(kernel, left, count));
         let opened = opened.transpose().or_else(|error| {
             findings.refuse(Fallback::from(&error))?;
             Ok::<_, DataPathError>(None)
@@ -178,7 +173,6 @@ impl DataPath {
             accounts,
             flows,
             kernel,
-            inherited,
             older_object,
             following,
             findings,

@@ -1,9 +1,7 @@
 //! What the workers use of the kernel path, opened before the first of them runs: that can fail
 //! where the path itself was proved to work.
 
-use std::collections::HashMap;
-use std::os::fd::OwnedFd;
-
+use super::kernel::Inheritance;
 use super::kernel::KernelAccess;
 use super::kernel::KernelPath;
 use super::kernel::KernelPathError;
@@ -23,15 +21,14 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// `held` are the descriptors that the last router has left, by name: its maps are used where
-    /// they can be.
+    /// With the maps of the last router where they can be used.
     pub(super) fn new(
         own: KernelPath,
-        held: HashMap<String, OwnedFd>,
+        left: Inheritance,
         workers: usize,
     ) -> Result<Self, KernelPathError> {
         let own_object = own.object().clone();
-        let left = own.with_maps_of(held)?;
+        let left = own.with_maps_of(left)?;
         let inherited = left.is_some();
         let kernel = left.unwrap_or(own);
         // As long as its sessions live, its maps do.
@@ -91,7 +88,7 @@ mod tests {
             return;
         };
         assert!(prepared.findings.kernel && !taken.is_empty());
-        let data_path = DataPath::start(prepared, HashMap::new()).unwrap();
+        let data_path = DataPath::start(prepared, Inheritance::default()).unwrap();
         let findings = data_path.findings().clone();
         assert!(!findings.kernel, "{findings:?}");
         let reason = findings.reason().unwrap();
@@ -101,7 +98,7 @@ mod tests {
         let Some((prepared, _taken)) = self::prepared(PathRequest::Kernel) else {
             return;
         };
-        match DataPath::start(prepared, HashMap::new()) {
+        match DataPath::start(prepared, Inheritance::default()) {
             Err(DataPathError::KernelRefused(why)) => assert!(why.contains("eBPF map"), "{why}"),
             other => panic!("{other:?}"),
         }

@@ -233,7 +233,8 @@ impl Session {
                     client |= quiet;
                     aside = Some(EpollFlags::EPOLLIN | EpollFlags::EPOLLET);
                 }
-                if kernel.listening_to_client || !both_ways && self.reads_client() {
+                // Without edges it would be reported again and again while nothing can be read on.
+                if both_ways && kernel.listening_to_client || !both_ways && self.reads_client() {
                     client |= EpollFlags::EPOLLIN;
                 }
                 if kernel.listening_to_backend {

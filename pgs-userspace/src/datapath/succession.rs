@@ -51,18 +51,18 @@ impl DataPath {
     }
 
     /// Gives none of these places to a session before [`Self::reclaim`]: the router before has
-    /// sessions there. To be called before there are any here.
+    /// sessions there, in the same maps or by their records alone. To be called before there are
+    /// any here.
     pub fn reserve(&self, places: HashSet<u32>) {
-        if self.inherited && !places.is_empty() {
+        if self.flows.is_some() && !places.is_empty() {
             let places = Arc::new(places);
             self.tell_all(|worker| worker.reserve(&places));
         }
     }
 
-    /// Clears the place of a session that the router before had in the same maps, and that has
-    /// ended.
+    /// Clears the place of a session that the router before had, and that has ended.
     pub fn reclaim(&self, place: u32) {
-        if self.inherited && !self.clear(place) {
+        if self.flows.is_some() && !self.clear(place) {
             tracing::warn!(place, "a place is not used again");
         }
     }
@@ -266,4 +266,54 @@ pub(super) fn shut_down(client: &TcpStream, backend: &UnixStream) {
     // Each may have ended by itself.
     drop(client.shutdown(Shutdown::Both));
     drop(backend.shutdown(Shutdown::Both));
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use pgs_common::flow::SESSIONS_MAX;
+
+    use super::super::PathRequest;
+    use super::super::Prepared;
+    use super::super::arrivals_tests::Ends;
+    use super::super::arrivals_tests::NoLease;
+    use super::super::arrivals_tests::kernel;
+    use super::super::arrivals_tests::wait_for_kernel;
+    use super::super::handover::Handover;
+    use super::super::kernel::Inheritance;
+    use super::super::meter::Meter;
+    use super::*;
+
+    /// Maps of another layout are not inherited, and the records of those that stay still are at
+    /// their places.
+    #[test]
+    fn places_of_sessions_elsewhere_are_given_to_nobody_whosever_the_maps_are() {
+        if kernel().is_none() {
+            return;
+        }
+        let prepared = Prepared::new(PathRequest::Kernel).unwrap();
+        let data_path = DataPath::start(prepared, Inheritance::default()).unwrap();
+        let parts = data_path.workers.len() as u32;
+        let is_of = |place: &u32, part| part_of(Place::from_number(*place), parts) == part;
+        let first = |part| (0..SESSIONS_MAX).find(|place| is_of(place, part)).unwrap();
+        let firsts: HashSet<u32> = (0..parts).map(first).collect();
+        data_path.reserve(firsts.clone());
+        let ends = Ends::new();
+        let meter = Arc::new(Meter::new());
+        let handover = Handover {
+            client: ends.router_client,
+            backend: ends.router_backend,
+            pending_to_backend: Bytes::new(),
+            pending_to_client: Bytes::new(),
+            account: 0,
+            relayed: None,
+            meter: Arc::clone(&meter),
+            lease: Box::new(NoLease),
+        };
+        assert!(data_path.adopt(handover).is_ok());
+        wait_for_kernel(&meter);
+        let place = meter.place().expect("it is enrolled").number();
+        assert!(!firsts.contains(&place), "{place}");
+        data_path.shut_down(&CloseReason::Shutdown);
+    }
 }

@@ -234,9 +234,12 @@ impl Shared {
         *lock(&self.health) = health;
     }
 
-    /// The keeper has no room for more.
+    /// The keeper has no room for more: for these slots, or for what all sessions need.
     pub(super) fn is_refused(&self, slots: Vec<Slot>) {
-        let why = "the keeper takes no more: some sessions end with this process";
+        let why = match slots.is_empty() {
+            false => "the keeper takes no more: some sessions end with this process",
+            true => "the keeper does not take what sessions go on with: they end with this process",
+        };
         let hint = "raise the limit on open files";
         tracing::warn!(why, slots = slots.len(), hint);
         self.set_health(Health::Failing(why.to_owned()));

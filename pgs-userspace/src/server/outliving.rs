@@ -23,6 +23,7 @@ use super::sessions::Identity;
 use super::survival::Kept;
 use crate::config::directories::Directories;
 use crate::datapath::handover::Orphan;
+use crate::datapath::kernel::Inheritance;
 use crate::datapath::kernel::is_kept_map;
 use crate::datapath::meter::Meter;
 use crate::keeper::store::GlobalName;
@@ -88,6 +89,16 @@ impl Left {
             None => SessionTable::create()?,
         };
         Ok(Self { table, descriptors })
+    }
+
+    /// The table, and what the data path inherits, with so many sessions that are to go on.
+    pub(super) fn divided(self, sessions: usize) -> (SessionTable, Inheritance) {
+        let descriptors = self.descriptors;
+        let inheritance = Inheritance {
+            descriptors,
+            sessions,
+        };
+        (self.table, inheritance)
     }
 
     /// Names of the maps among them.

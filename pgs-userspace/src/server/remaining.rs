@@ -64,6 +64,27 @@ impl Remaining {
         self.places().insert(session.id, written);
     }
 
+    /// The same of one that may have ended since it was listed: then nobody else would clear its
+    /// record.
+    fn add_listed(&self, table: &SessionTable, slot: Slot, session: &Session, sessions: &Sessions) {
+        self.add(table, slot, session);
+        if !sessions.is_live(session.id) {
+            self.clear(table, session.id);
+        }
+    }
+
+    /// One has ended: its record goes with it.
+    fn clear(&self, table: &SessionTable, session: u64) {
+        let Some(written) = self.places().remove(&session) else {
+            return;
+        };
+        // What was at a place in the kernel may be gone already, and another router's since.
+        let (slot, owner) = (written.slot, Owner::this());
+        if let Err(error) = table.clear_of(slot, owner, session) {
+            tracing::warn!(%error, session, "a session's record stays");
+        }
+    }
+
     fn places(&self) -> MutexGuard<'_, HashMap<u64, Written>> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,7 +107,10 @@ impl Keeping {
                 continue;
             }
             match free.next() {
-                Some(slot) => self.remaining.add(&place.table, slot, &session),
+                Some(slot) => {
+                    let (table, sessions) = (&place.table, &door.sessions);
+                    self.remaining.add_listed(table, slot, &session, sessions);
+                }
                 None => tracing::warn!(session = session.id, "the other router does not list it"),
             }
         }
@@ -130,14 +154,8 @@ impl Keeping {
         if !self.remaining.some.load(SeqCst) {
             return;
         }
-        let written = self.remaining.places().remove(&session);
-        let (Some(written), Some(place)) = (written, self.place()) else {
-            return;
-        };
-        // What was at a place in the kernel may be gone already, and another router's since.
-        let (slot, owner) = (written.slot, Owner::this());
-        if let Err(error) = place.table.clear_of(slot, owner, session) {
-            tracing::warn!(%error, session, "a session's record stays");
+        if let Some(place) = self.place() {
+            self.remaining.clear(&place.table, session);
         }
     }
 
@@ -195,5 +213,39 @@ pub(super) async fn mind(door: Arc<FrontDoor>) {
             tracing::info!(session = session.id, "the other router asks for its end");
         }
         Sessions::end(&sessions, &CloseReason::Terminated, &door.data_path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sessions::Identity;
+    use super::*;
+    use crate::tenant::id::TenantId;
+    use crate::tenant::settings::TenantSettings;
+
+    #[test]
+    fn one_that_has_ended_since_it_was_listed_has_no_record() {
+        let sessions = Arc::new(Sessions::new(2));
+        let begin = || {
+            let identity = Identity {
+                tenant: TenantId::parse("acme").unwrap(),
+                user: None,
+                database: None,
+                client: ([127, 0, 0, 1], 1).into(),
+            };
+            sessions
+                .begin(identity, &TenantSettings::default())
+                .unwrap()
+        };
+        let (_goes_on, ends) = (begin(), begin());
+        let listed = sessions.list(None);
+        drop(ends);
+        let (table, remaining) = (SessionTable::create().unwrap(), Remaining::default());
+        let slots = [0, 1].map(|number| Slot::new(SESSIONS_MAX + number).unwrap());
+        for (slot, session) in slots.iter().zip(&listed) {
+            remaining.add_listed(&table, *slot, session, &sessions);
+        }
+        assert!(!is_free(&table, slots[0]) && is_free(&table, slots[1]));
+        assert_eq!(remaining.places().len(), 1);
     }
 }

@@ -167,7 +167,8 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let admin_listener = admin::bind(&admin_path).map_err(system("bind", &admin_path))?;
     let left = Left::of(&mut held).map_err(system("memfd_create", Path::new(TABLE)))?;
     let maps_kept_before = left.map_names();
-    let data_path = Arc::new(DataPath::start(prepared, left.descriptors)?);
+    let (table, inheritance) = left.divided(held.slots.len());
+    let data_path = Arc::new(DataPath::start(prepared, inheritance)?);
     // Everything is loaded and listened on.
     privileges::relinquish()?;
     privileges::warn_of_foreign_groups();
@@ -179,7 +180,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         directories: settings.directories.clone(),
         table: OnceLock::new(),
     };
-    let elsewhere = outliving.begin(held, left.table, maps_kept_before);
+    let elsewhere = outliving.begin(held, table, maps_kept_before);
     let (source, file) = (settings.source.clone(), settings.configuration_file.clone());
     let reloader = Arc::new(Reloader::new(Arc::clone(&door), source, file));
     let process = Arc::new(Process {

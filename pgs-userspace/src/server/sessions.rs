@@ -259,12 +259,13 @@ impl Sessions {
 
     /// The session is over: its place is another's.
     pub(super) fn forget(&self, session: &Session) {
-        self.keeping.forget(session.id);
         {
             let _counted_once = lock(&self.ending);
             self.id_shard(session.id).remove(&session.id);
             session.happened.ended(&session.meter);
         }
+        // After that, so that whoever writes its record and finds it live leaves it to this.
+        self.keeping.forget(session.id);
         let mut counts = self.tenant_shard(&session.tenant);
         if let Some(count) = counts.get_mut(&session.tenant) {
             *count -= 1;
@@ -277,6 +278,11 @@ impl Sessions {
             self.bounded_by_idleness.fetch_sub(1, Relaxed);
         }
         self.live.fetch_sub(1, Relaxed);
+    }
+
+    /// Whether it has not ended yet.
+    pub(super) fn is_live(&self, id: u64) -> bool {
+        self.id_shard(id).contains_key(&id)
     }
 
     /// Those of one tenant, or all, in the order of their ids.

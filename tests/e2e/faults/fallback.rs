@@ -41,7 +41,10 @@ const SOCKETS_MAX: u32 = 3 << 15;
 const SESSIONS: usize = 4;
 const SOCKETS_FEW: u32 = 12;
 
-fn require_kernel(stage: &Stage) -> anyhow::Result<()> {
+/// Runs a program without CAP_PERFMON. CAP_SYS_ADMIN stands for each of the others.
+pub(super) const BLIND: [&str; 3] = ["setpriv", "--bounding-set", "-sys_admin,-perfmon"];
+
+pub(super) fn require_kernel(stage: &Stage) -> anyhow::Result<()> {
     match stage.path() {
         DataPath::Kernel => Ok(()),
         DataPath::Relay => {
@@ -51,7 +54,7 @@ fn require_kernel(stage: &Stage) -> anyhow::Result<()> {
 }
 
 /// A router with another eBPF object, or started by another program.
-fn start(
+pub(super) fn start(
     stage: &Stage,
     name: &str,
     program: &[&str],
@@ -70,14 +73,14 @@ fn start(
     Router::start_through(&state, &run, program, &environment, &["--path", "auto"])
 }
 
-fn log_in(router: &Router, stage: &Stage) -> anyhow::Result<Wire> {
+pub(super) fn log_in(router: &Router, stage: &Stage) -> anyhow::Result<Wire> {
     let mut wire = Wire::connect_tcp(router.address())?;
     wire.log_in(stage.alpha()?)?;
     Ok(wire)
 }
 
 /// Small and large turns in both directions.
-fn serves(wire: &mut Wire) -> anyhow::Result<()> {
+pub(super) fn serves(wire: &mut Wire) -> anyhow::Result<()> {
     for (query, answer) in [(0, 10), (500_000, 10), (10, 2_000_000), (0, 10)] {
         let padding = "p".repeat(query);
         let found =
@@ -265,10 +268,8 @@ fn is_one_way(stage: &Stage, router: &Router) -> anyhow::Result<()> {
 
 pub(super) fn missing_capabilities(stage: &Stage) -> anyhow::Result<()> {
     require_kernel(stage)?;
-    // CAP_SYS_ADMIN stands for each of the others.
     let without = |names| ["setpriv", "--bounding-set", names];
-    let blind = without("-sys_admin,-perfmon");
-    is_one_way(stage, &start(stage, "blind", &blind, None)?).context("without CAP_PERFMON")?;
+    is_one_way(stage, &start(stage, "blind", &BLIND, None)?).context("without CAP_PERFMON")?;
     let why = Why {
         said: "Operation not permitted",
         cause: "not_permitted",

@@ -8,6 +8,7 @@ mod connections;
 mod fallback;
 mod idle;
 mod kills;
+mod regained;
 mod servers;
 mod small_buffers;
 mod spills;
@@ -61,6 +62,10 @@ pub(crate) const SCENARIOS: &[Named] = &[
     (
         "missing_type_information_leaves_what_works",
         fallback::missing_type_information,
+    ),
+    (
+        "both_directions_after_a_router_with_one",
+        regained::both_directions,
     ),
     (
         "a_client_that_has_ended_before_the_handover",

@@ -6,6 +6,7 @@ use std::thread;
 
 use anyhow::Context as _;
 use anyhow::ensure;
+use pgs_tests::belongings::descriptors;
 use pgs_tests::process;
 use pgs_tests::router::Router;
 use pgs_tests::stage::Stage;
@@ -15,7 +16,11 @@ use super::SETTLING;
 use super::log_in;
 use super::require_kernel;
 use super::seen;
+use crate::drain::keeper_of;
 use crate::drain::kill;
+
+/// Of one session a keeper has client, backend and private socket.
+const SESSION_DESCRIPTORS: usize = 3;
 
 /// What the router says of the object that its sessions use, where it is not its own.
 fn older_object(router: &Router) -> anyhow::Result<Option<String>> {
@@ -69,11 +74,23 @@ pub(super) fn a_router_with_another_ebpf_object(stage: &Stage) -> anyhow::Result
     })?;
     kill(&mut second)?;
 
-    let third = second.successor_in("third.log", &environment, &path)?;
+    let mut third = second.successor_in("third.log", &environment, &path)?;
     let older = older_object(&third)?;
     ensure!(older.is_none(), "{older:?}");
     let (mut wire, _) = log_in(&third, login)?;
     ensure!(wire.query_value("select 3")? == "3");
     ensure!(seen(&third, login)?.len() == 1);
+
+    // Its session ends while there is no router: then there is none that needs its object.
+    let keeper = keeper_of(&third)?;
+    let before = descriptors(keeper)?;
+    kill(&mut third)?;
+    drop(wire);
+    process::eventually("the keeper lets go of the session", LIMIT, || {
+        Ok((descriptors(keeper)? + SESSION_DESCRIPTORS <= before).then_some(()))
+    })?;
+    let fourth = third.successor("fourth.log", &path)?;
+    let older = older_object(&fourth)?;
+    ensure!(older.is_none(), "{older:?}");
     Ok(())
 }

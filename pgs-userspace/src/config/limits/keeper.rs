@@ -5,8 +5,9 @@ use std::time::Duration;
 /// Slots that a keeper holds, and records of a session table.
 pub const KEEPER_SLOTS_MAX: u32 = 65_536;
 
-/// Named descriptors that a keeper holds: listeners, maps, the program, the table.
-pub const KEEPER_GLOBALS_MAX: usize = 64;
+/// Named descriptors that a keeper holds: listeners, maps, the table. One that is not kept would
+/// end every session with its router, so there is room for all that there can be.
+pub const KEEPER_GLOBALS_MAX: usize = 80;
 
 /// Longest name of such a descriptor in bytes; systemd takes 255, of which a prefix is ours.
 pub const KEEPER_NAME_BYTES_MAX: usize = 64;

@@ -352,6 +352,16 @@ impl FlowTable {
             .sum()
     }
 
+    /// So many in each direction.
+    #[cfg(test)]
+    pub(in crate::datapath) fn set_diversions(&self, place: Place, each: u32) {
+        for direction in Direction::BOTH {
+            self.record(place, direction)
+                .diversions
+                .store(each, Relaxed);
+        }
+    }
+
     /// Bytes of a live session that went through the kernel alone.
     pub(in crate::datapath) fn bytes(&self, place: Place) -> KernelBytes {
         KernelBytes {

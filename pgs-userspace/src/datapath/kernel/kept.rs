@@ -17,6 +17,14 @@ use super::KernelPath;
 use super::KernelPathError;
 use super::MapDescriptors;
 use super::Ways;
+use crate::config::limits::KEEPER_GLOBALS_MAX;
+use crate::config::limits::LISTEN_ADDRESSES_MAX;
+
+/// Maps of one object that are kept.
+const KEPT_MAPS: usize = 7;
+
+// A keeper has the maps of two objects for a moment, and the session table, beside the listeners.
+const _: () = assert!(LISTEN_ADDRESSES_MAX + 2 * KEPT_MAPS < KEEPER_GLOBALS_MAX);
 
 /// What the names of all kept maps begin with.
 const PREFIX: &str = "map.";
@@ -50,13 +58,25 @@ pub fn sha256(object: &[u8]) -> String {
         .collect()
 }
 
+/// What the last router has left.
+#[derive(Debug, Default)]
+pub struct Inheritance {
+    /// Its descriptors that belong to no session, by name: its maps are used where they can be.
+    pub descriptors: HashMap<String, OwnedFd>,
+    /// Sessions that are to be gone on with.
+    pub sessions: usize,
+}
+
 impl KernelPath {
     /// The maps that another router has left, whose sessions go on in them, with its programs.
     /// `None` where those are not all there, or are of another layout; or where they are of
-    /// another object, and no session needs them.
+    /// another object, and no session is left that needs them.
     pub(in crate::datapath) fn with_maps_of(
         &self,
-        mut held: HashMap<String, OwnedFd>,
+        Inheritance {
+            descriptors: mut held,
+            sessions,
+        }: Inheritance,
     ) -> Result<Option<Self>, KernelPathError> {
         if self.ways != Ways::Both {
             return Ok(None);
@@ -84,10 +104,12 @@ impl KernelPath {
         let Some(maps) = maps else {
             return Ok(None);
         };
-        let flows = Arc::new(FlowTable::map(maps.flows.as_fd(), maps.accounts.as_fd())?);
-        if object != self.object && flows.taken().next().is_none() {
+        // Places that look taken say nothing: of a session that ends without a router nobody clears
+        // them.
+        if object != self.object && sessions == 0 {
             return Ok(None);
         }
+        let flows = Arc::new(FlowTable::map(maps.flows.as_fd(), maps.accounts.as_fd())?);
         let ways = self.ways.clone();
         Ok(Some(Self {
             maps,
@@ -97,9 +119,14 @@ impl KernelPath {
         }))
     }
 
-    /// The maps, by the names under which they are to be kept for the next router.
-    pub(in crate::datapath) fn kept_maps(&self) -> [(String, BorrowedFd<'_>); 7] {
-        [
+    /// The maps, by the names under which they are to be kept for the next router. None of a router
+    /// whose sessions end with it: its program stays attached to them, and the next one may take
+    /// it for the other.
+    pub(in crate::datapath) fn kept_maps(&self) -> Vec<(String, BorrowedFd<'_>)> {
+        if self.ways != Ways::Both {
+            return Vec::new();
+        }
+        let maps: [_; KEPT_MAPS] = [
             (flow::FLOWS_MAP, &self.maps.flows),
             (flow::ACCOUNTS_MAP, &self.maps.accounts),
             (flow::INDEXES_MAP, &self.maps.indexes),
@@ -107,8 +134,10 @@ impl KernelPath {
             (flow::SOCKETS_MAP, &self.maps.sockets),
             (flow::PROBES_MAP, &self.maps.probes),
             (flow::NOTICES_MAP, &self.maps.notices),
-        ]
-        .map(|(map, descriptor)| (kept_name(map, &self.object), descriptor.as_fd()))
+        ];
+        maps.into_iter()
+            .map(|(map, descriptor)| (kept_name(map, &self.object), descriptor.as_fd()))
+            .collect()
     }
 
     /// Of which object the attached programs are.
@@ -137,12 +166,48 @@ fn kept_name(map: &str, object: &ObjectDigest) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Place;
+    use super::super::flows::Route;
     use super::*;
+    use crate::datapath::arrivals_tests::kernel;
+    use crate::datapath::direction::Direction;
 
     #[test]
     fn sha256_is_spelt_as_by_sha256sum() {
         assert_eq!(sha256(b"abc")[..16], *"ba7816bf8f01cfea");
         assert_eq!(ObjectDigest::of(b"abc").to_string(), "ba7816bf8f01cfea");
+    }
+
+    #[test]
+    fn only_maps_that_sessions_go_on_in_are_kept_and_inherited() {
+        let Some(mut kernel) = kernel() else { return };
+        let left = |kernel: &KernelPath, sessions| Inheritance {
+            descriptors: kernel
+                .kept_maps()
+                .into_iter()
+                .map(|(name, map)| (name, map.try_clone_to_owned().unwrap()))
+                .collect(),
+            sessions,
+        };
+        let is_inherited = |by: &KernelPath, left| by.with_maps_of(left).unwrap().is_some();
+        assert_eq!(kernel.kept_maps().len(), KEPT_MAPS);
+        assert!(is_inherited(&kernel, left(&kernel, 0)));
+        // A place whose session has ended without a router is as it was.
+        let route = Route {
+            source: 1,
+            target: 2,
+            aside: 3,
+            account: 0,
+        };
+        let place = Place::from_number(0);
+        kernel.flows.begin(place, Direction::ToClient, route);
+        let mut other = KernelPath::load().unwrap();
+        other.object = ObjectDigest::of(b"another object");
+        assert!(!is_inherited(&other, left(&kernel, 0)));
+        assert!(is_inherited(&other, left(&kernel, 1)));
+        // The program of the other ways is attached to these.
+        kernel.ways = Ways::ToClientOnly("no BTF".to_owned());
+        assert!(left(&kernel, 1).descriptors.is_empty());
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub(super) use enrol::Enrolment;
 pub use entries::entries_of;
 pub(super) use flows::FlowTable;
 pub use flows::KernelBytes;
+pub use kept::Inheritance;
 use kept::ObjectDigest;
 pub use kept::is_kept_map;
 pub use kept::sha256;
@@ -48,6 +49,8 @@ pub(super) use notices::Notices;
 use peer::PeerCookies;
 pub(super) use place::Place;
 pub(super) use place::Unreceived;
+pub(super) use place::part_of;
+use place::places_of;
 use probe::Probe;
 pub(super) use refused::Refused;
 #[cfg(test)]
@@ -212,17 +215,6 @@ impl KernelPath {
 
 // A router, the one that it takes over from, and one before that which still has sessions.
 const _: () = assert!(3 * WORKERS_MAX <= flow::PROBES_MAX as usize);
-
-/// The places of one part of the workers.
-fn places_of(part: u32, parts: u32) -> std::ops::Range<u32> {
-    let share = flow::SESSIONS_MAX / parts;
-    part * share..(part + 1) * share
-}
-
-/// The part of the workers to which a place belongs.
-pub(super) fn part_of(place: Place, parts: u32) -> u32 {
-    place.0 / (flow::SESSIONS_MAX / parts)
-}
 
 /// Loads and attaches the verdict that this kernel takes.
 fn attach(

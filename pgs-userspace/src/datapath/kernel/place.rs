@@ -1,5 +1,9 @@
 //! Where a session's flows are in the tables, and where its diverted bytes are.
 
+use std::ops::Range;
+
+use pgs_common::flow::SESSIONS_MAX;
+
 use crate::config::limits::RUN_LOOKS_MAX;
 use crate::datapath::direction::Direction;
 
@@ -30,6 +34,23 @@ impl Place {
     pub(in crate::datapath) fn from_number(number: u32) -> Self {
         Self(number)
     }
+}
+
+/// The places of one part of the workers. The last one has what is left of a division: another
+/// router, with another number of workers, may have sessions there.
+pub(super) fn places_of(part: u32, parts: u32) -> Range<u32> {
+    let share = SESSIONS_MAX / parts;
+    let end = if part + 1 == parts {
+        SESSIONS_MAX
+    } else {
+        (part + 1) * share
+    };
+    part * share..end
+}
+
+/// The part of the workers to which a place belongs.
+pub(in crate::datapath) fn part_of(place: Place, parts: u32) -> u32 {
+    (place.0 / (SESSIONS_MAX / parts)).min(parts - 1)
 }
 
 /// Diverted bytes that the router has yet to read.
@@ -106,6 +127,20 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::limits::WORKERS_MAX;
+
+    #[test]
+    fn each_place_is_of_one_part() {
+        for parts in 1..=WORKERS_MAX as u32 {
+            let all = (0..parts).flat_map(|part| places_of(part, parts).map(move |at| (at, part)));
+            let mut expected = 0..SESSIONS_MAX;
+            for (place, part) in all {
+                assert_eq!(expected.next(), Some(place));
+                assert_eq!(part_of(Place(place), parts), part, "{place} of {parts}");
+            }
+            assert_eq!(expected.next(), None, "{parts}");
+        }
+    }
 
     #[test]
     fn counts_that_never_rest_are_taken_for_something_that_may_not_be_read() {
