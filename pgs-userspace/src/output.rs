@@ -54,9 +54,19 @@ impl Printer {
     /// # Errors
     /// Standard output cannot be written; a reader that has gone is no error.
     pub fn bytes(self, bytes: &[u8]) -> Result<(), Error> {
+        self.bytes_while_read(bytes).map(drop)
+    }
+
+    /// Data, as it is; whether its reader is still there.
+    ///
+    /// # Errors
+    /// Standard output cannot be written; a reader that has gone is no error.
+    pub fn bytes_while_read(self, bytes: &[u8]) -> Result<bool, Error> {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => {
                 let kind = match error.kind() {
                     io::ErrorKind::StorageFull => Kind::NoSpace,
                     _ => Kind::Internal,
@@ -66,7 +76,6 @@ impl Printer {
                     format!("cannot write to standard output: {error}"),
                 ))
             }
-            _ => Ok(()),
         }
     }
 

@@ -13,9 +13,12 @@ use nix::unistd::Pid;
 use pgs_tests::login::PROTOCOL_3_0;
 use pgs_tests::login::startup_packet;
 use pgs_tests::process;
+use pgs_tests::router::DataPath;
+use pgs_tests::skip::Skip;
 use pgs_tests::stage::Stage;
 use pgs_tests::tenant::Login;
 use pgs_tests::wire::Message;
+use pgs_tests::wire::Wire;
 
 use crate::Named;
 
@@ -36,6 +39,10 @@ pub(crate) const SCENARIOS: &[Named] = &[
     (
         "disable_waits_for_no_server_and_no_docker",
         disable_waits_for_nobody,
+    ),
+    (
+        "disable_without_a_router_says_what_goes_on",
+        disable_without_a_router,
     ),
     (
         "disable_can_leave_sessions_alone",
@@ -226,6 +233,37 @@ fn disable_waits_for_nobody(stage: &Stage) -> anyhow::Result<()> {
         disabled.success()?;
         drop(stopped);
     }
+    Ok(())
+}
+
+/// A session outlives its router, and its server stands still: nobody can end it, and that is said.
+fn disable_without_a_router(stage: &Stage) -> anyhow::Result<()> {
+    if stage.path() == DataPath::Relay {
+        return Skip::on_this_path("the relay's sessions end with the router");
+    }
+    let installation = stage.installation()?;
+    let tenant = installation.create_tenant("outliving")?;
+    let mut first = installation.second_router("leaving-sessions")?;
+    let mut wire = Wire::connect_tcp(first.address())?;
+    wire.log_in(tenant.login())?;
+    ensure!(wire.query_value("select 1")? == "1");
+    process::eventually("the kernel has it", PROMPT, || {
+        let sessions = first.sessions(tenant.id())?;
+        Ok((sessions.len() == 1 && sessions[0]["path"] == "kernel").then_some(()))
+    })?;
+    crate::drain::kill(&mut first)?;
+    let stopped = Stopped::postmaster(stage, tenant.id())?;
+    let disabled = process::run(first.command().args(["disable", tenant.id()]), DOCKER_LIMIT)?;
+    ensure!(disabled.status.code() == Some(11), "{disabled:?}");
+    ensure!(disabled.stderr.contains("go on"), "{}", disabled.stderr);
+    ensure!(wire.query_value("select 2")? == "2", "it was ended");
+    drop(stopped);
+
+    let second = first.successor("second.log", &["--path", stage.path().as_str()])?;
+    ensure!(second.sessions(tenant.id())?.len() == 1);
+    second.pgs(&["disable", tenant.id()])?;
+    let (_, ended) = wire.receive_until_quiet(PROMPT)?;
+    ensure!(ended, "it goes on");
     Ok(())
 }
 

@@ -68,9 +68,10 @@ pub(super) async fn disable(context: &Context, arguments: DisableArguments) -> R
     reconcile::run(context, &registry).await
 }
 
-/// Ends the sessions of a tenant whose clients are shut out; how many, where a router runs. The
+/// Ends the sessions of a tenant whose clients are shut out; how many, where that is known. The
 /// server ends its sessions first, since it alone can tell its clients why, between two messages;
-/// then the router ends what is left, whether or not the server could be reached.
+/// then the router ends what is left, whether or not the server could be reached. Without a router
+/// sessions may go on all the same, and then the server alone can end them.
 async fn end_sessions(context: &Context, tenant: &TenantId) -> Result<Option<usize>, Error> {
     let told = end_backends(context, tenant).await;
     if let Err(error) = &told {
@@ -83,14 +84,28 @@ async fn end_sessions(context: &Context, tenant: &TenantId) -> Result<Option<usi
     };
     match client::ask(&context.directories.admin_socket(), &request).await {
         Ok(Response::Terminated { sessions }) => Ok(Some(told.unwrap_or(0).max(sessions))),
-        // Nobody has sessions then.
-        Ok(_) | Err(AdminError::NotRunning { .. }) => Ok(None),
+        Ok(_) | Err(AdminError::NotRunning { .. }) => match told {
+            Ok(0) => Ok(None),
+            Ok(sessions) => Ok(Some(sessions)),
+            Err(error) => Err(may_go_on(tenant, &error)),
+        },
         Err(error) => {
             let warning = "new clients are shut out, but live sessions could not be ended";
             context.printer.warning(warning);
             Err(error.into())
         }
     }
+}
+
+/// Neither server nor router has ended anything.
+fn may_go_on(tenant: &TenantId, error: &Error) -> Error {
+    let text = format!(
+        "new clients of tenant `{tenant}` are shut out, but sessions that have outlived the router \
+         go on: its server did not end them ({error}), and no router runs"
+    );
+    Error::new(Kind::Unhealthy, text).with_hint(&format!(
+        "start `pgs serve`, then `pgs disable {tenant}` again"
+    ))
 }
 
 /// Lets the server end its sessions; how many. A server that does not run has none. A tenant can

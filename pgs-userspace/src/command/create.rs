@@ -49,7 +49,8 @@ pub(super) async fn run(context: &Context, arguments: CreateArguments) -> Result
         .init
         .iter()
         .try_for_each(|path| check_init_file(path))?;
-    let chosen = password::choose(&arguments.password)?;
+    let choosing = password::choose(&arguments.password);
+    let chosen = interruption.ends(choosing).await?;
     let json = arguments.format.json;
     let registry = Registry::open(&context.directories)?;
     let preparing = async {
@@ -252,14 +253,13 @@ fn check_init_file(path: &Path) -> Result<(), Error> {
         let message = format!("cannot take `{}` as `--init`: {why}", path.display());
         Error::new(Kind::Usage, message).with_hint("name a readable file of SQL")
     };
-    // Opened, not only looked at: the permission counts too.
-    let file = std::fs::File::open(path).map_err(|error| refused(error.to_string()))?;
-    let metadata = file
-        .metadata()
-        .map_err(|error| refused(error.to_string()))?;
+    // Before it is opened: opening a pipe waits for who writes into it.
+    let metadata = std::fs::metadata(path).map_err(|error| refused(error.to_string()))?;
     if !metadata.is_file() {
         return Err(refused("it is no regular file".to_owned()));
     }
+    // Opened, not only looked at: the permission counts too.
+    std::fs::File::open(path).map_err(|error| refused(error.to_string()))?;
     if metadata.len() > INIT_FILE_BYTES_MAX {
         return Err(refused(format!(
             "it is larger than {} MiB",

@@ -1,6 +1,10 @@
 //! Ctrl-C, SIGTERM and SIGHUP, while a command works.
 
+use std::fs;
 use std::future::Future;
+use std::future::pending;
+
+use nix::sys::signal::Signal as Number;
 
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
@@ -11,11 +15,14 @@ use crate::error::Kind;
 
 /// The wish that a command end. One that comes while nothing can be ended is kept until something
 /// can: from [`Interruption::listen`] on, no signal is lost.
+///
+/// A signal that was ignored when the process began stays so: by that `nohup` keeps a command from
+/// ending with its terminal, and a shell one in the background from Ctrl-C.
 #[derive(Debug)]
 pub(super) struct Interruption {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+    hang_up: Option<Signal>,
 }
 
 impl Interruption {
@@ -24,8 +31,14 @@ impl Interruption {
     /// # Errors
     /// The process cannot.
     pub(super) fn listen() -> Result<Self, Error> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let ignored = ignored(&status);
+        let listen = |number: Number| {
+            if ignored & (1 << (number as u32 - 1)) != 0 {
+                return Ok(None);
+            }
+            let listening = signal(SignalKind::from_raw(number as i32));
+            listening.map(Some).map_err(|error| {
                 Error::new(
                     Kind::Internal,
                     format!("cannot listen for signals: {error}"),
@@ -33,9 +46,9 @@ impl Interruption {
             })
         };
         Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hang_up: listen(SignalKind::hangup())?,
+            interrupt: listen(Number::SIGINT)?,
+            terminate: listen(Number::SIGTERM)?,
+            hang_up: listen(Number::SIGHUP)?,
         })
     }
 
@@ -50,13 +63,30 @@ impl Interruption {
     ) -> Result<T, Error> {
         tokio::select! {
             biased;
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hang_up.recv() => {}
+            () = comes(&mut self.interrupt) => {}
+            () = comes(&mut self.terminate) => {}
+            () = comes(&mut self.hang_up) => {}
             done = work => return done,
         }
         Err(Error::new(Kind::Interrupted, "interrupted"))
     }
+}
+
+/// Never, where it is ignored.
+async fn comes(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => pending().await,
+    }
+}
+
+/// The signals that a process ignores, by what its `/proc/<pid>/status` says: one bit each, from 1
+/// on (proc_pid_status(5)).
+fn ignored(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Where it cannot be read none is taken to be: all of them end what a user does not want.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -65,6 +95,13 @@ mod tests {
     use nix::sys::signal::raise;
 
     use super::*;
+
+    #[test]
+    fn ignored_signals_are_read_from_the_status() {
+        let status = "Name:\tpgs\nSigBlk:\t0000000000000002\nSigIgn:\t0000000000001001\n";
+        assert_eq!(ignored(status), 1 << 12 | 1);
+        assert_eq!(ignored("Name:\tpgs\n"), 0);
+    }
 
     #[tokio::test]
     async fn a_signal_between_two_pieces_of_work_is_not_lost() {

@@ -20,11 +20,14 @@ pub(super) async fn run(context: &Context, arguments: LogsArguments) -> Result<(
     while let Some(piece) = pieces.next().await {
         let piece = piece?;
         // Clients' words are in it: a terminal must not act on them, a file gets them unchanged.
-        if context.printer.is_terminal_output() {
+        let is_read = if context.printer.is_terminal_output() {
             let text = sanitised(&String::from_utf8_lossy(&piece));
-            context.printer.bytes(text.as_bytes())?;
+            context.printer.bytes_while_read(text.as_bytes())?
         } else {
-            context.printer.bytes(&piece)?;
+            context.printer.bytes_while_read(&piece)?
+        };
+        if !is_read {
+            break;
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! `pgs password`, and where a password comes from.
 
 use serde_json::json;
+use tokio::task::spawn_blocking;
 
 use crate::cli::tenant::PasswordArguments;
 use crate::cli::tenant::PasswordCommandArguments;
@@ -9,6 +10,7 @@ use crate::command::lock_ready;
 use crate::command::reconcile;
 use crate::container::engine::Engine;
 use crate::error::Error;
+use crate::error::Kind;
 use crate::tenant::id::TenantId;
 use crate::tenant::password::Password;
 use crate::tenant::registry::Registry;
@@ -19,11 +21,15 @@ pub(super) struct Chosen {
     pub(super) generated: bool,
 }
 
-/// The password that was given, else a new random one.
-pub(super) fn choose(arguments: &PasswordArguments) -> Result<Chosen, Error> {
-    let given = match (&arguments.password, &arguments.password_file) {
+/// The password that was given, else a new random one. Who gives it may take long to: what waits
+/// for that is a thread of its own, so that a signal is heard meanwhile.
+pub(super) async fn choose(arguments: &PasswordArguments) -> Result<Chosen, Error> {
+    let given = match (&arguments.password, arguments.password_file.clone()) {
         (Some(text), _) => Some(Password::parse(text)?),
-        (None, Some(path)) => Some(Password::read(path)?),
+        (None, Some(path)) => {
+            let read = spawn_blocking(move || Password::read(&path)).await;
+            Some(read.map_err(|error| Error::new(Kind::Internal, error.to_string()))??)
+        }
         (None, None) => None,
     };
     Ok(match given {
@@ -47,7 +53,7 @@ pub(super) async fn run(
     let Chosen {
         password,
         generated,
-    } = choose(&arguments.password)?;
+    } = choose(&arguments.password).await?;
     let registry = Registry::open(&context.directories)?;
     reconcile::run(context, &registry).await?;
     let (_lock, _) = lock_ready(context, &registry, &tenant).await?;

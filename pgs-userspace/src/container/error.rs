@@ -78,6 +78,12 @@ pub enum ContainerError {
         /// Its name.
         container: String,
     },
+    /// The tenant's container is there, and somebody has paused it.
+    #[error("the container `{container}` is paused")]
+    Paused {
+        /// Its name.
+        container: String,
+    },
     /// The tenant's data is not there.
     #[error("the volume `{volume}` with the tenant's data is not there")]
     VolumeMissing {
@@ -213,6 +219,7 @@ impl ContainerError {
             Self::ImageMissing { .. } => Kind::ImageMissing,
             Self::Missing { .. }
             | Self::NotRunning { .. }
+            | Self::Paused { .. }
             | Self::Died { .. }
             | Self::Unended { .. }
             | Self::NotReady { .. } => Kind::Unhealthy,
@@ -276,6 +283,7 @@ impl ContainerError {
             Self::Missing { .. } | Self::NotRunning { .. } => {
                 "`pgs start <tenant>` brings it back, with its data".to_owned()
             }
+            Self::Paused { container } => format!("`docker unpause {container}` lets it go on"),
             Self::VolumeMissing { .. } => {
                 "restore the volume from a backup, or give the tenant up \
                                            with `pgs remove <tenant>`"

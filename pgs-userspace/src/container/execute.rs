@@ -166,6 +166,13 @@ impl Engine {
             } => ContainerError::Missing {
                 container: container.to_owned(),
             },
+            // As Docker says it; its processes are there, and their sessions.
+            DockerError::DockerResponseServerError {
+                status_code: 409,
+                message,
+            } if message.contains(" is paused") => ContainerError::Paused {
+                container: container.to_owned(),
+            },
             DockerError::DockerResponseServerError {
                 status_code: 409, ..
             } => ContainerError::NotRunning {

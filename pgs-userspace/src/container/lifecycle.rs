@@ -103,6 +103,14 @@ impl Engine {
             DockerError::DockerResponseServerError {
                 status_code: 409, ..
             } => ContainerError::Foreign { name },
+            // Volume and network were there just now.
+            DockerError::DockerResponseServerError {
+                status_code: 404,
+                message,
+            } => ContainerError::ImageMissing {
+                image: blueprint.image.clone(),
+                reason: message,
+            },
             other => ContainerError::call("create the container", name)(other),
         })
     }
@@ -137,7 +145,23 @@ impl Engine {
             .docker
             .start_container(&name, None::<StartContainerOptions>)
             .await;
-        unless_missing(started, "start the container", name)
+        let failed = ContainerError::call("start the container", name.clone());
+        match started {
+            // Something else that it needs may be what is not there, such as its network.
+            Err(error) if is_not_found(&error) && self.is_there(&name).await? => Err(failed(error)),
+            started => unless_missing(started, "start the container", name),
+        }
+    }
+
+    async fn is_there(&self, container: &str) -> Result<bool, ContainerError> {
+        let options = None::<InspectContainerOptions>;
+        match self.docker.inspect_container(container, options).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_not_found(&error) => Ok(false),
+            Err(error) => Err(ContainerError::call("inspect the container", container)(
+                error,
+            )),
+        }
     }
 
     /// Stops the tenant's container and waits for its last checkpoint.

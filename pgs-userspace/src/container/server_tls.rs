@@ -42,9 +42,13 @@ const IN_THE_DATA_DIRECTORY: &str = "set -e; umask 077; \
     data=$(psql -XAtq -h /var/run/postgresql -U postgres -d postgres -c 'SHOW data_directory'); \
     cd \"$data\"; ";
 
-/// `sync`: a file that is empty after a crash would keep the server from starting.
+/// `sync`: a file that is empty after a crash would keep the server from starting, and so would one
+/// of a command that was killed before it had sent it. What an earlier command that was killed had
+/// put aside stays the one to come back: what has come since was never proved.
 const WRITE_CERTIFICATE: &str = "cat > pgs-tls.pem.new; sync pgs-tls.pem.new; \
-    if [ -e pgs-tls.pem ]; then cp -p pgs-tls.pem pgs-tls.pem.old; fi; \
+    [ -s pgs-tls.pem.new ]; \
+    if [ -e pgs-tls.pem ] && [ ! -e pgs-tls.pem.old ]; \
+    then cp -p pgs-tls.pem pgs-tls.pem.old; fi; \
     mv pgs-tls.pem.new pgs-tls.pem";
 
 const RESTORE_CERTIFICATE: &str = "mv pgs-tls.pem.old pgs-tls.pem";

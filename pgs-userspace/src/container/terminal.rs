@@ -25,6 +25,9 @@ use crate::container::error::ContainerError;
 use crate::container::execute::SERVER_USER;
 use crate::tenant::id::TenantId;
 
+/// As shells say of a program that has ended because nobody reads any more: 128 and SIGPIPE.
+const READER_GONE_EXIT_CODE: i64 = 128 + 13;
+
 /// Puts the terminal back as it was when it is dropped. A signal must not end the process before.
 struct RawMode {
     before: Termios,
@@ -88,8 +91,10 @@ impl Engine {
         let raw = if tty { RawMode::enter().ok() } else { None };
         let feeding = tokio::spawn(feed(input));
         let resizing = tty.then(|| tokio::spawn(follow_size(self.clone(), exec.clone())));
+        let mut is_read = true;
         while let Some(Ok(piece)) = output.next().await {
             if show(&piece).await.is_err() {
+                is_read = false;
                 break;
             }
         }
@@ -98,6 +103,10 @@ impl Engine {
             resizing.abort();
         }
         drop(raw);
+        if !is_read {
+            // The command prints on, to nobody, and ends by itself.
+            return Ok(READER_GONE_EXIT_CODE);
+        }
         self.exit_code(&exec, &container).await
     }
 }

@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::fs::OpenOptions;
+use std::fs::Permissions;
 use std::io;
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -141,10 +143,15 @@ pub fn install(
 
 fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(directory)?;
+    if !directory.exists() {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(directory)?;
+        // Whatever the umask takes away; set-group-ID comes from the directory above.
+        let group = fs::metadata(directory)?.mode() & 0o2000;
+        fs::set_permissions(directory, Permissions::from_mode(0o750 | group))?;
+    }
     // Set-group-ID: the directory, and what is made in it, is for its group too, which is that of a
     // router that runs as its own user.
     let mode = match fs::metadata(directory)?.mode() & 0o2000 {
@@ -160,6 +167,8 @@ fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
             .create_new(true)
             .mode(mode)
             .open(&fresh)?;
+        // The umask may have taken away what the router needs to read it.
+        file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&fresh, path)

@@ -11,7 +11,8 @@ pub(super) struct Part {
     /// How often it goes on for as long as it is told, on both paths together; 0 for what has an
     /// end of its own.
     pub(super) open_ended: u32,
-    /// Whether router and clients are built for release: what they cost is what is tested.
+    /// Whether router and clients are built for release: what they cost is what is tested, or how
+    /// much of it there is in the time.
     pub(super) release: bool,
 }
 
@@ -95,6 +96,7 @@ pub(super) const PARTS: [Part; 13] = [
     },
     Part {
         open_ended: 2,
+        release: true,
         ..part(
             "churn",
             "faults::churn",
