@@ -4,6 +4,7 @@
 mod functions;
 mod lexer;
 mod limits;
+mod lock;
 mod names;
 mod promises;
 mod shape;
@@ -61,6 +62,7 @@ pub(crate) fn run() -> Result<()> {
         findings.extend(names::check(source));
         findings.extend(functions::check(source));
         findings.extend(limits::check(source));
+        findings.extend(lock::check(source));
     }
     findings.sort();
     for finding in &findings {
