@@ -58,6 +58,8 @@ pub(super) struct Login {
     pub(super) held: BytesMut,
     /// The backend has asked, and the client has not answered yet.
     asked: bool,
+    /// The client has answered, once at least.
+    answered: bool,
     ready: bool,
     refused: Option<(Option<SqlState>, String)>,
     /// The client has proved itself.
@@ -78,6 +80,7 @@ impl Login {
             key: None,
             held,
             asked: false,
+            answered: false,
             ready: false,
             refused: None,
             authenticated: false,
@@ -87,8 +90,9 @@ impl Login {
         }
     }
 
-    /// Forwards until the login ends. Not cancel safe; the caller's deadline ends the session.
-    /// `learns` has the key before the client has.
+    /// Forwards until the login ends; while the client is judged, its own end does not end it. Not
+    /// cancel safe; the caller's deadline ends the session. `learns` has the key before the client
+    /// has.
     pub(super) async fn run(
         &mut self,
         client: &mut (impl AsyncRead + AsyncWrite + Unpin),
@@ -97,7 +101,14 @@ impl Login {
     ) -> io::Result<LoginEnd> {
         let mut from_backend = BytesMut::with_capacity(LOGIN_BUFFER_BYTES);
         let mut client_ended = false;
+        // How it ended, once nothing more of it is to be forwarded.
+        let mut gone: Option<io::Result<()>> = None;
         loop {
+            if !self.is_judged()
+                && let Some(how) = gone.take()
+            {
+                return self.client_closed(how);
+            }
             self.answer(backend).await;
             let listen = !client_ended && self.held.len() < LOGIN_CLIENT_BYTES_MAX;
             tokio::select! {
@@ -116,19 +127,24 @@ impl Login {
                     if let Some((process_id, key)) = self.key.take() {
                         learns(process_id, key);
                     }
-                    client.write_all(&from_backend).await?;
-                    // Over TLS, written is not yet sent.
-                    client.flush().await?;
-                    self.to_client_bytes += read;
+                    match tell(client, &from_backend).await {
+                        Ok(()) => self.to_client_bytes += read,
+                        Err(error) => {
+                            client_ended = true;
+                            gone = gone.or(Some(Err(error)));
+                        }
+                    }
                     from_backend.clear();
-                    if self.ready {
+                    if self.ready && gone.is_none() {
                         return Ok(LoginEnd::Ready);
                     }
                 }
                 read = client.read_buf(&mut self.held), if listen => {
-                    client_ended = read? == 0;
-                    if client_ended && self.held.is_empty() {
-                        return Ok(self.client_closed());
+                    client_ended = !matches!(read, Ok(1..));
+                    match read {
+                        Err(error) => gone = Some(Err(error)),
+                        Ok(0) if self.held.is_empty() => gone = Some(Ok(())),
+                        Ok(_) => {}
                     }
                 }
             }
@@ -144,6 +160,7 @@ impl Login {
             return;
         };
         self.asked = false;
+        self.answered = true;
         let answer = self.held.split_to(length);
         self.to_backend_bytes += length;
         // A backend that is gone has said why, or its closing will tell.
@@ -183,8 +200,19 @@ impl Login {
         })
     }
 
-    /// Who kept the other waiting when the deadline came.
-    pub(super) fn late(&self) -> Refusal {
+    /// The backend has an answer of the client's, and has not said yet what it makes of it. It does
+    /// so whether or not the client is there to hear it, and whoever tries out a password can learn
+    /// elsewhere whether it was right.
+    fn is_judged(&self) -> bool {
+        self.answered && !self.asked && !self.authenticated && self.refused.is_none()
+    }
+
+    /// Who kept the other waiting when the deadline came. What the backend has not judged by then
+    /// counts as failed: of its verdict nobody here would hear.
+    pub(super) fn late(&mut self) -> Refusal {
+        if self.is_judged() {
+            self.attempt.take().into_iter().for_each(Attempt::failed);
+        }
         if self.asked {
             Refusal::LoginDeadline
         } else {
@@ -193,10 +221,10 @@ impl Login {
     }
 
     /// Whoever is refused need not wait for the backend's end.
-    fn client_closed(&mut self) -> LoginEnd {
+    fn client_closed(&mut self, how: io::Result<()>) -> io::Result<LoginEnd> {
         match self.refused.take() {
-            Some((sqlstate, message)) => LoginEnd::Refused(sqlstate, message),
-            None => LoginEnd::ClientGone,
+            Some((sqlstate, message)) => Ok(LoginEnd::Refused(sqlstate, message)),
+            None => how.map(|()| LoginEnd::ClientGone),
         }
     }
 
@@ -206,6 +234,12 @@ impl Login {
             None => LoginEnd::BackendGone,
         }
     }
+}
+
+async fn tell(client: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    client.write_all(bytes).await?;
+    // Over TLS, written is not yet sent.
+    client.flush().await
 }
 
 /// A wrong password, or a role that may not log in from here or like this.
@@ -245,140 +279,5 @@ impl FrontDoor {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::super::admission::Admission;
-    use super::super::budget::Budget;
-    use super::*;
-    use crate::config::sections::Limits;
-    use crate::tenant::id::TenantId;
-    use crate::tenant::settings::TenantSettings;
-
-    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(body.len() + 4).unwrap();
-        [&[kind], &length.to_be_bytes()[..], body].concat()
-    }
-
-    /// Where one failed login is too many; and one that is under way.
-    fn begun() -> (impl Fn() -> Result<Option<Attempt>, Refusal>, Login) {
-        let limits = Limits {
-            login_failures_max: Some(1),
-            ..Limits::default()
-        };
-        let admission = Arc::new(Admission::new(&limits, Budget::ample()));
-        let begin = move || {
-            let tenant = TenantId::parse("a").unwrap();
-            let settings = TenantSettings::default();
-            admission.begin_login([192, 0, 2, 1].into(), &tenant, &settings)
-        };
-        let login = Login::new(BytesMut::new(), begin().unwrap());
-        (begin, login)
-    }
-
-    fn found_out(messages: &[(u8, &[u8])]) -> bool {
-        let (begin, mut login) = begun();
-        for (kind, body) in messages {
-            login.listen(&message(*kind, body)).unwrap();
-        }
-        // Whatever the client does from here on.
-        let found_out = begin().is_err();
-        drop(login);
-        assert_eq!(begin().is_err(), found_out);
-        found_out
-    }
-
-    /// Else it could be back before that is known.
-    #[tokio::test]
-    async fn a_client_is_found_out_before_it_is_told() {
-        let (begin, mut login) = begun();
-        let (mut client, mut router) = tokio::io::duplex(1024);
-        let (mut backend, mut server) = UnixStream::pair().unwrap();
-        let wrong = message(b'E', b"SFATAL\0C28P01\0Mwrong\0\0");
-        server.write_all(&wrong).await.unwrap();
-        let told = async {
-            client.read_u8().await.unwrap();
-            begin().is_err()
-        };
-        tokio::select! {
-            biased;
-            found_out = told => assert!(found_out),
-            ended = login.run(&mut router, &mut backend, |_, _| {}) => panic!("{ended:?}"),
-        }
-    }
-
-    /// Else a request that comes at once would cancel nothing.
-    #[tokio::test]
-    async fn a_key_is_learnt_before_its_client_has_it() {
-        let (_, mut login) = begun();
-        let (mut client, mut router) = tokio::io::duplex(1024);
-        let (mut backend, mut server) = UnixStream::pair().unwrap();
-        let key = message(b'K', &[0, 0, 0, 7, 1, 2, 3, 4]);
-        server.write_all(&key).await.unwrap();
-        let learnt = std::cell::Cell::new(None);
-        let told = async {
-            client.read_u8().await.unwrap();
-            learnt.get()
-        };
-        let learns = |process_id, _| learnt.set(Some(process_id));
-        tokio::select! {
-            biased;
-            learnt = told => assert_eq!(learnt, Some(7)),
-            ended = login.run(&mut router, &mut backend, learns) => panic!("{ended:?}"),
-        }
-    }
-
-    /// What the client has not sent whole is not forwarded, unless PostgreSQL takes none so long.
-    #[tokio::test]
-    async fn the_longest_answer_that_postgresql_takes_arrives_whole() {
-        // What its length word may say.
-        const PG_MAX_AUTH_TOKEN_LENGTH: usize = 65_535;
-        const WHOLE: usize = 1 + PG_MAX_AUTH_TOKEN_LENGTH;
-        let longest = message(b'p', &[7; WHOLE - 5]);
-        let too_long = message(b'p', &[7; WHOLE - 4]);
-        for (answer, arrives) in [
-            (&longest[..WHOLE - 1], 0),
-            (&longest, WHOLE),
-            (&too_long[..5], 5),
-        ] {
-            let (_, mut login) = begun();
-            let (mut backend, mut server) = UnixStream::pair().unwrap();
-            login.listen(&message(SASL.0, SASL.1)).unwrap();
-            login.held.extend_from_slice(answer);
-            let mut arrived = Vec::new();
-            let answering = async {
-                login.answer(&mut backend).await;
-                drop(backend);
-            };
-            let (_, read) = tokio::join!(answering, server.read_to_end(&mut arrived));
-            assert_eq!(read.unwrap(), arrives);
-            assert!(answer.starts_with(&arrived));
-        }
-    }
-
-    #[test]
-    fn who_is_late_is_who_was_asked() {
-        let (_, mut login) = begun();
-        let not_answering = Refusal::TenantNotAnswering;
-        assert_eq!(login.late(), not_answering);
-        login.listen(&message(SASL.0, SASL.1)).unwrap();
-        assert_eq!(login.late(), Refusal::LoginDeadline);
-        login.asked = false;
-        assert_eq!(login.late(), not_answering, "the client has answered");
-    }
-
-    const OK: (u8, &[u8]) = (b'R', &[0, 0, 0, 0]);
-    const SASL: (u8, &[u8]) = (b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0");
-
-    #[test]
-    fn a_client_is_found_out_by_what_comes_before_authentication_ok() {
-        let wrong_password = (b'E', &b"SFATAL\0C28P01\0Mwrong\0\0"[..]);
-        let may_not = (b'E', &b"SFATAL\0C28000\0Mno\0\0"[..]);
-        let no_database = (b'E', &b"SFATAL\0C3D000\0Mno\0\0"[..]);
-        assert!(found_out(&[SASL, wrong_password]));
-        assert!(found_out(&[may_not]));
-        assert!(!found_out(&[SASL, no_database]));
-        assert!(!found_out(&[SASL, OK, may_not]));
-        assert!(!found_out(&[SASL]));
-    }
-}
+#[path = "login_tests.rs"]
+mod tests;
