@@ -93,19 +93,22 @@ impl Layout {
 
 /// What an entry of a directory is the certificate of, if it is one.
 fn pair_at(path: &Path) -> Option<(String, Pair)> {
-    let pair = Pair {
+    let file_name = path.file_name()?.to_string_lossy();
+    let within = Pair {
         certificate: path.join(CERTIFICATE_FILE),
         key: path.join(KEY_FILE),
     };
-    if pair.certificate.exists() || pair.key.exists() {
-        let name = path.file_name()?.to_string_lossy().into_owned();
-        return Some((name, pair));
+    if within.certificate.exists() || within.key.exists() {
+        return Some((file_name.into_owned(), within));
     }
     // Not `Path::extension`: `example.com` has one too.
-    let name = path.file_name()?.to_string_lossy();
-    let name = name
+    let beside = file_name
         .strip_suffix(".crt")
-        .or_else(|| name.strip_suffix(".key"))?;
+        .or_else(|| file_name.strip_suffix(".key"));
+    let Some(name) = beside else {
+        let hidden = is_hidden(&within.certificate) || is_hidden(&within.key);
+        return hidden.then(|| (file_name.to_string(), within));
+    };
     // lego puts the issuer's certificate beside the chain that has it already.
     if name.ends_with(".issuer") {
         return None;
@@ -116,6 +119,14 @@ fn pair_at(path: &Path) -> Option<(String, Pair)> {
         key: beside("key"),
     };
     Some((name.to_owned(), pair))
+}
+
+/// Whether there may be a file that cannot be looked at. It is not gone: reading it tells what is
+/// wrong.
+fn is_hidden(path: &Path) -> bool {
+    // Below a file there is none.
+    path.try_exists()
+        .is_err_and(|error| error.kind() != io::ErrorKind::NotADirectory)
 }
 
 /// Puts a certificate and its key in the place of what was there under that name. The key comes

@@ -1,6 +1,7 @@
 //! Which certificate is shown, and what a change of the files does to it.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::tls::files;
@@ -94,6 +95,41 @@ fn a_bad_one_leaves_the_last_good_one() {
     assert_eq!(fixture.shown(None), Some(der(&two)));
     fs::remove_file(&pair.key).unwrap();
     fs::remove_file(&pair.certificate).unwrap();
+    assert!(fixture.watch.look());
+    assert_eq!(fixture.shown(None), None);
+}
+
+#[test]
+fn one_that_cannot_be_looked_at_is_not_gone() {
+    let mut fixture = Fixture::new();
+    let certbot = fixture.install(&CertificateName::Default, &["one.test"]);
+    fs::write(fixture.root.path().join("lego.test.key"), "").unwrap();
+    let lego = fixture.install(&host("lego.test"), &["lego.test"]);
+    assert!(lego.key.ends_with("lego.test.key"));
+    fixture.watch.look();
+    let shown = [fixture.shown(None), fixture.shown(Some("lego.test"))];
+    assert_eq!(shown, [Some(der(&certbot)), Some(der(&lego))]);
+    // To stat them is an error, and another one than that there are none.
+    for path in [
+        &certbot.certificate,
+        &certbot.key,
+        &lego.certificate,
+        &lego.key,
+    ] {
+        fs::remove_file(path).unwrap();
+        symlink(path, path).unwrap();
+        assert!(path.try_exists().is_err());
+    }
+    assert!(!fixture.watch.look());
+    let still = [fixture.shown(None), fixture.shown(Some("lego.test"))];
+    assert_eq!(still, shown, "the last good ones stay");
+    // Nor is what cannot be entered.
+    let directory = certbot.key.parent().unwrap();
+    fs::remove_dir_all(directory).unwrap();
+    symlink(directory, directory).unwrap();
+    assert!(!fixture.watch.look());
+    assert_eq!(fixture.shown(None), shown[0]);
+    fs::remove_file(directory).unwrap();
     assert!(fixture.watch.look());
     assert_eq!(fixture.shown(None), None);
 }
