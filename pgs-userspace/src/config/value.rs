@@ -324,6 +324,7 @@ mod tests {
             Domains::parse("DB.example.com").unwrap().text(),
             "db.example.com"
         );
+        assert_eq!(Domains::parse("local.").unwrap().text(), "local");
         assert!(Domains::parse("*.example.com").is_err());
         assert!(Option::<PathBuf>::parse("relative.pem").is_err());
     }

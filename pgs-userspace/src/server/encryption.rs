@@ -26,6 +26,7 @@ use crate::config::limits::TLS_RECORD_BYTES_MAX;
 use crate::config::sections::Tls;
 use crate::config::sections::TlsVersion;
 use crate::tls::client_certificate::PossessionVerifier;
+use crate::tls::name::without_root;
 use crate::tls::store::CertificateStore;
 
 /// `PG_ALPN_PROTOCOL` of PostgreSQL's `src/include/libpq/pqcomm.h`.
@@ -143,7 +144,7 @@ impl Encryption {
     /// The tenant that a server name is for: `<tenant>.<domain>`. A name like that says it alone,
     /// or the answer to a guessed one would tell whether there is such a tenant.
     pub(super) fn tenant_label<'name>(&self, server_name: &'name str) -> Option<&'name str> {
-        let (label, domain) = server_name.split_once('.')?;
+        let (label, domain) = without_root(server_name).split_once('.')?;
         let known = |known: &String| domain.eq_ignore_ascii_case(known);
         self.domains.iter().any(known).then_some(label)
     }

@@ -134,11 +134,17 @@ fn only_one_label_before_a_known_domain_is_a_tenant() {
     assert_eq!(label("acme.db.example.com"), Some("acme"));
     assert_eq!(label("acme.DB.example.com"), Some("acme"));
     assert_eq!(label("acme.local"), Some("acme"));
+    assert_eq!(label("acme.db.example.com."), Some("acme"));
+    assert_eq!(label("acme.local."), Some("acme"));
     for name in [
         "db.example.com",
         "a.b.db.example.com",
         "acme.example.com",
         "local",
+        "local.",
+        "acme.local..",
+        "acme.",
+        ".",
         "",
     ] {
         assert_eq!(label(name), None, "{name}");

@@ -30,10 +30,10 @@ impl CertificateName {
     /// # Errors
     /// It is none, or one of the names that have a meaning of their own here.
     pub fn host(text: &str) -> Result<Self, InvalidCertificateName> {
-        let lower = text.to_ascii_lowercase();
+        let lower = without_root(text).to_ascii_lowercase();
         let reserved = lower == DEFAULT || NESTED.contains(&lower.as_str());
         let plain = lower.strip_prefix("*.").unwrap_or(&lower);
-        if reserved || DnsName::try_from(plain).is_err() {
+        if reserved || plain.ends_with('.') || DnsName::try_from(plain).is_err() {
             return Err(InvalidCertificateName(text.to_owned()));
         }
         Ok(Self::Host(lower))
@@ -60,6 +60,11 @@ impl CertificateName {
     }
 }
 
+/// A host name without the dot that may stand at its end: it says only that the name is complete.
+pub fn without_root(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
+}
+
 impl fmt::Display for CertificateName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -78,6 +83,7 @@ mod tests {
         for (text, file) in [
             ("db.example.com", "db.example.com"),
             ("DB.Example.com", "db.example.com"),
+            ("db.example.com.", "db.example.com"),
             ("*.example.com", "_.example.com"),
             ("acme", "acme"),
         ] {
@@ -92,7 +98,8 @@ mod tests {
     #[test]
     fn what_could_leave_the_directory_or_means_something_else_is_no_name() {
         for text in [
-            "", ".", "..", "../x", "a/b", "default", "live", "*", "a b", "*.*.x", "a\0",
+            "", ".", "..", "../x", "a/b", "default", "live", "*", "a b", "*.*.x", "a\0", "live.",
+            "a..",
         ] {
             assert!(CertificateName::host(text).is_err(), "{text:?}");
         }

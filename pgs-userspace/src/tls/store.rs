@@ -19,6 +19,7 @@ use super::certificate::CertificateError;
 use super::files::Layout;
 use super::files::Pair;
 use super::name::CertificateName;
+use super::name::without_root;
 use super::stamp::Stamp;
 use crate::config::limits::CERTIFICATE_CHECK_INTERVAL;
 
@@ -145,7 +146,7 @@ impl ResolvesServerCert for CertificateStore {
 impl Serving {
     fn find(&self, asked: Option<&str>) -> Option<&Arc<CertifiedKey>> {
         let named = asked.and_then(|name| {
-            let name = name.to_ascii_lowercase();
+            let name = without_root(name).to_ascii_lowercase();
             let exact = self.by_name.get(&name);
             exact.or_else(|| {
                 let (_, parent) = name.split_once('.')?;

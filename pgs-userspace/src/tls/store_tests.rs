@@ -61,7 +61,9 @@ fn the_closest_name_wins() {
     assert_eq!(shown("also.test"), Some(der(&exact)));
     assert_eq!(shown("0.test"), Some(der(&other)));
     assert_eq!(shown("b.test"), Some(der(&wild)));
-    for name in ["test", "c.b.test", "b.test.org", ""] {
+    assert_eq!(shown("also.test."), Some(der(&exact)));
+    assert_eq!(shown("b.test."), Some(der(&wild)));
+    for name in ["test", "c.b.test", "b.test.org", "a.test..", ".", ""] {
         assert_eq!(shown(name), None, "{name:?}");
     }
     assert_eq!(fixture.shown(None), None);
