@@ -12,33 +12,23 @@ pub const TENANT_OPTION: &str = "pgs.tenant";
 const NAMEDATALEN: usize = 64;
 
 /// The pairs in the order they were sent. Names and values are bytes: nothing says what encoding
-/// they are in, and the server takes any.
+/// they are in, and the server takes any. Held as they came, and walked at each look: an index of
+/// pairs that a client may make three bytes long would take twenty times as much as the packet.
 #[derive(Clone, PartialEq, Eq)]
-pub struct StartupParameters(Vec<(Bytes, Bytes)>);
+pub struct StartupParameters(Bytes);
 
 /// The pairs do not end with the terminator, exactly at the end of the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LayoutError;
 
 impl StartupParameters {
-    /// From what follows the version word. Walks the way `ProcessStartupPacket` of PostgreSQL's
-    /// `src/backend/tcop/backend_startup.c` does, so that both agree on every packet: a string that
-    /// the packet's end cuts short still counts, and only then the layout is judged.
+    /// From what follows the version word. A string that the packet's end cuts short still counts,
+    /// and only then the layout is judged.
     pub(super) fn parse(body: &Bytes) -> Result<Self, LayoutError> {
-        let mut pairs = Vec::new();
-        let mut offset = 0;
-        while offset < body.len() {
-            let name = string_at(body, offset);
-            let value_offset = offset + name.len() + 1;
-            if name.is_empty() || value_offset >= body.len() {
-                break;
-            }
-            let value = string_at(body, value_offset);
-            offset = value_offset + value.len() + 1;
-            pairs.push((name, value));
-        }
-        if offset + 1 == body.len() {
-            Ok(Self(pairs))
+        let mut pairs = Pairs::of(body);
+        while pairs.next().is_some() {}
+        if pairs.offset + 1 == body.len() {
+            Ok(Self(body.clone()))
         } else {
             Err(LayoutError)
         }
@@ -46,15 +36,15 @@ impl StartupParameters {
 
     /// The value of a parameter; of the last one where it was sent more than once, like the server.
     pub fn value(&self, name: &str) -> Option<&[u8]> {
-        let mut newest_first = self.0.iter().rev();
-        newest_first
-            .find(|(key, _)| key == name.as_bytes())
-            .map(|(_, value)| &value[..])
+        self.iter()
+            .filter(|(key, _)| *key == name.as_bytes())
+            .last()
+            .map(|(_, value)| value)
     }
 
     /// All pairs, in the order they were sent.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.0.iter().map(|(name, value)| (&name[..], &value[..]))
+        Pairs::of(&self.0)
     }
 
     /// `user` as the server will read it; `None` where it is missing or empty.
@@ -93,20 +83,46 @@ impl StartupParameters {
 
 impl fmt::Debug for StartupParameters {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-        let pairs = self.0.iter().map(|(name, value)| (text(name), text(value)));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let pairs = self.iter().map(|(name, value)| (text(name), text(value)));
         formatter.debug_map().entries(pairs).finish()
     }
 }
 
-/// The bytes up to the next NUL, or to the end.
-fn string_at(body: &Bytes, offset: usize) -> Bytes {
-    let rest = body.slice(offset..);
-    let length = rest
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(rest.len());
-    rest.slice(..length)
+/// Walks the way `ProcessStartupPacket` of PostgreSQL's `src/backend/tcop/backend_startup.c` does,
+/// so that both agree on every packet.
+struct Pairs<'body> {
+    body: &'body [u8],
+    /// Of the next name, or of what stands in its place.
+    offset: usize,
+}
+
+impl<'body> Pairs<'body> {
+    fn of(body: &'body [u8]) -> Self {
+        Self { body, offset: 0 }
+    }
+
+    /// The bytes up to the next NUL, or to the end.
+    fn string_at(&self, offset: usize) -> &'body [u8] {
+        let rest = self.body.get(offset..).unwrap_or_default();
+        let length = rest.iter().position(|byte| *byte == 0);
+        &rest[..length.unwrap_or(rest.len())]
+    }
+}
+
+impl<'body> Iterator for Pairs<'body> {
+    type Item = (&'body [u8], &'body [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let name = self.string_at(self.offset);
+        let value_offset = self.offset + name.len() + 1;
+        if name.is_empty() || value_offset >= self.body.len() {
+            return None;
+        }
+        let value = self.string_at(value_offset);
+        self.offset = value_offset + value.len() + 1;
+        Some((name, value))
+    }
 }
 
 fn cut(name: &[u8]) -> &[u8] {
@@ -160,6 +176,17 @@ mod tests {
         assert_eq!(parameters.value("database"), None);
         let names: Vec<_> = parameters.iter().map(|(name, _)| name).collect();
         assert_eq!(names, [&b"user"[..], b"application_name", b"user"]);
+    }
+
+    #[test]
+    fn no_more_is_held_than_the_body() {
+        // The shortest pairs: a name of one byte, an empty value.
+        let body = Bytes::from([b"a\0\0".repeat(3_000), vec![0]].concat());
+        let parameters = StartupParameters::parse(&body).unwrap();
+        assert_eq!(parameters.iter().count(), 3_000);
+        assert_eq!(size_of_val(&parameters), size_of::<Bytes>());
+        let StartupParameters(held) = parameters;
+        assert_eq!((held.as_ptr(), held.len()), (body.as_ptr(), body.len()));
     }
 
     #[test]
