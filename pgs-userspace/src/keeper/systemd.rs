@@ -8,6 +8,9 @@
 //! `systemctl stop` ends what is kept, `restart` does not: the router cannot tell one from the
 //! other, so that it leaves everything where it is in both cases.
 
+mod contents;
+mod names;
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::env;
@@ -28,6 +31,13 @@ use socket2::SockAddr;
 use socket2::Socket;
 use socket2::Type;
 
+use self::contents::Contents;
+use self::contents::Share;
+use self::names::Name;
+use self::names::Naming;
+use self::names::global_name;
+use self::names::slot_name;
+use self::names::slot_names;
 use super::channel;
 use super::channel::Patience;
 use super::link::is_full;
@@ -45,17 +55,13 @@ use crate::config::limits::KEEPER_PUT_DEADLINE;
 
 /// `SD_LISTEN_FDS_START` of systemd's `src/systemd/sd-daemon.h`.
 const FIRST_DESCRIPTOR: i32 = 3;
-/// What our names begin with, so that a unit can also have sockets of its own.
-const GLOBAL_PREFIX: &str = "pgs.global.";
-const SLOT_PREFIX: &str = "pgs.slot.";
-/// In the order of the parts of [`SlotDescriptors`]. The last one is the private socket, elsewhere
-/// called `aside`: here it keeps the name by which other versions of the router store it.
-const PART_NAMES: [&str; 3] = ["client", "backend", "spill"];
 
 /// What systemd tells a process about its store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
     notify_socket: String,
+    /// How many it stores at most.
+    descriptors_max: usize,
     /// Name of each descriptor that was passed, from [`FIRST_DESCRIPTOR`] on.
     passed: Vec<String>,
 }
@@ -77,7 +83,7 @@ impl Environment {
     fn read(variable: impl Fn(&str) -> Option<String>, process_id: u32) -> Option<Self> {
         let notify_socket = variable("NOTIFY_SOCKET")?;
         let number = |name| variable(name)?.parse::<u32>().ok();
-        number("FDSTORE").filter(|max| *max > 0)?;
+        let descriptors_max = number("FDSTORE").filter(|max| *max > 0)? as usize;
         let for_this_process = number("LISTEN_PID") == Some(process_id);
         let count = number("LISTEN_FDS").filter(|_| for_this_process);
         let names = variable("LISTEN_FDNAMES").unwrap_or_default();
@@ -85,8 +91,9 @@ impl Environment {
         let unnamed = std::iter::repeat_with(String::new);
         let passed = names.chain(unnamed).take(count.unwrap_or(0) as usize);
         Some(Self {
-            passed: passed.collect(),
             notify_socket,
+            descriptors_max,
+            passed: passed.collect(),
         })
     }
 
@@ -107,7 +114,7 @@ impl Environment {
             nix::unistd::close(descriptor)?;
             match name {
                 Name::Global(name) => globals.push((name, copy)),
-                Name::Slot(slot, part) => slots.entry(slot).or_default()[part] = Some(copy),
+                Name::Slot(slot, part, _) => slots.entry(slot).or_default()[part] = Some(copy),
             }
         }
         let slots = slots.into_iter();
@@ -120,49 +127,14 @@ impl Environment {
     }
 }
 
-/// What a name in `LISTEN_FDNAMES` stands for.
-#[derive(Debug, PartialEq, Eq)]
-enum Name {
-    Global(GlobalName),
-    Slot(Slot, usize),
-}
-
-impl Name {
-    fn parse(text: &str) -> Option<Self> {
-        if let Some(name) = text.strip_prefix(GLOBAL_PREFIX) {
-            return GlobalName::new(name).map(Self::Global);
-        }
-        let (number, part) = text.strip_prefix(SLOT_PREFIX)?.split_once('.')?;
-        let part = PART_NAMES.iter().position(|name| *name == part)?;
-        Some(Self::Slot(Slot::new(number.parse().ok()?)?, part))
-    }
-}
-
-fn global_name(name: &GlobalName) -> String {
-    format!("{GLOBAL_PREFIX}{name}")
-}
-
-fn slot_name(slot: Slot, part: usize) -> String {
-    format!("{SLOT_PREFIX}{}.{}", slot.number(), PART_NAMES[part])
-}
-
 /// systemd's store.
 #[derive(Debug)]
 pub struct SystemdStore {
     manager: Socket,
     held: Mutex<Option<Held>>,
-    slots: Mutex<Slots>,
+    contents: Mutex<Contents>,
     /// Named descriptors that were not taken.
     failing: Mutex<BTreeSet<GlobalName>>,
-}
-
-/// What systemd has of slots. It answers nothing: what was sent counts.
-#[derive(Debug, Default)]
-struct Slots {
-    /// Of which it may have a descriptor.
-    stored: BTreeSet<Slot>,
-    /// Of which it has something that it should not have, or not all.
-    wrong: BTreeSet<Slot>,
 }
 
 impl SystemdStore {
@@ -176,12 +148,11 @@ impl SystemdStore {
         let held = environment
             .take()
             .map_err(StoreError::system("take the passed descriptors"))?;
+        let passed = environment.passed.iter().map(String::as_str);
+        let contents = Contents::new(environment.descriptors_max, passed);
         Ok(Self {
             manager,
-            slots: Mutex::new(Slots {
-                stored: held.slots.iter().map(|(slot, _)| *slot).collect(),
-                wrong: BTreeSet::new(),
-            }),
+            contents: Mutex::new(contents),
             held: Mutex::new(Some(held)),
             failing: Mutex::default(),
         })
@@ -224,21 +195,42 @@ impl SystemdStore {
         }
     }
 
-    fn remove_slot(&self, slot: Slot, until: Instant) -> Result<(), StoreError> {
-        let mut parts = 0..PART_NAMES.len();
-        parts.try_for_each(|part| self.remove(&slot_name(slot, part), until))
+    fn remove_slot(&self, slot: Slot, naming: Naming, until: Instant) -> Result<(), StoreError> {
+        // A version that knows only the former names may have come after one that wrote the others.
+        let former = (naming == Naming::Former).then(|| slot_names(slot, naming));
+        let mut names = former
+            .into_iter()
+            .flatten()
+            .chain(slot_names(slot, Naming::Short));
+        names.try_for_each(|name| self.remove(&name, until))
+    }
+
+    /// Removes what there may be of a slot. It counts as long as systemd has not been told: else
+    /// another one would be put there before this one is gone.
+    fn vacate(&self, slot: Slot, until: Instant) -> Result<(), StoreError> {
+        let naming = lock(&self.contents).begin_removal(slot);
+        let Some(naming) = naming else {
+            return Ok(());
+        };
+        let result = self.remove_slot(slot, naming, until);
+        let mut contents = lock(&self.contents);
+        match result {
+            Ok(()) => contents.removed_slot(slot),
+            Err(_) => contents.is_wrong(slot),
+        }
+        result
     }
 
     /// Removes what should not be there, as far as systemd takes it now.
-    fn make_up(&self, slots: &mut Slots) {
+    fn make_up(&self, contents: &mut Contents) {
         let now = Instant::now();
-        while let Some(slot) = slots.wrong.first().copied() {
-            if self.remove_slot(slot, now).is_err() {
-                return;
+        while let Some((slot, naming)) = contents.first_wrong() {
+            if self.remove_slot(slot, naming, now).is_err() {
+                break;
             }
-            slots.wrong.remove(&slot);
-            slots.stored.remove(&slot);
+            contents.removed_slot(slot);
         }
+        contents.look_for_room();
     }
 
     fn note(&self, name: &GlobalName, result: &Result<(), StoreError>) {
@@ -280,14 +272,21 @@ impl DescriptorStore for SystemdStore {
 
     fn put_global(&self, name: &GlobalName, descriptor: BorrowedFd<'_>) -> Result<(), StoreError> {
         let (text, until) = (global_name(name), deadline());
-        let removed = self.remove(&text, until);
-        let result = removed.and_then(|()| self.put(&text, descriptor, until));
+        let room = lock(&self.contents).put_global(name);
+        let result = room
+            .and_then(|()| self.remove(&text, until))
+            .and_then(|()| self.put(&text, descriptor, until));
         self.note(name, &result);
         result
     }
 
     fn drop_global(&self, name: &GlobalName) -> Result<(), StoreError> {
         let result = self.remove(&global_name(name), deadline());
+        if result.is_ok() {
+            let mut contents = lock(&self.contents);
+            contents.removed_global(name);
+            contents.look_for_room();
+        }
         self.note(name, &result);
         result
     }
@@ -298,54 +297,39 @@ impl DescriptorStore for SystemdStore {
         descriptors: &SlotDescriptors<BorrowedFd<'_>>,
     ) -> Result<(), StoreError> {
         let until = deadline();
-        // Out of what is to be made up for: another thread may be at that.
-        let stored = {
-            let mut slots = lock(&self.slots);
-            slots.wrong.remove(&slot);
-            !slots.stored.insert(slot)
-        };
-        let mut result = match stored {
-            true => self.remove_slot(slot, until),
-            false => Ok(()),
-        };
-        for (part, descriptor) in descriptors.parts().into_iter().enumerate() {
-            if let (Ok(()), Some(descriptor)) = (&result, descriptor) {
-                result = self.put(&slot_name(slot, part), descriptor.as_fd(), until);
+        self.vacate(slot, until)?;
+        let parts = descriptors.parts().into_iter().enumerate();
+        let named: Vec<_> = parts
+            .filter_map(|(part, descriptor)| Some((slot_name(slot, part), descriptor?)))
+            .collect();
+        let share = Share::of(named.iter().map(|(name, _)| name.as_str()));
+        {
+            let mut contents = lock(&self.contents);
+            if let Err(full) = contents.put_slot(slot, share) {
+                self.make_up(&mut contents);
+                return Err(full);
             }
         }
-        let mut slots = lock(&self.slots);
+        let mut named = named.iter();
+        let result =
+            named.try_for_each(|(name, descriptor)| self.put(name, descriptor.as_fd(), until));
+        let mut contents = lock(&self.contents);
         match result {
-            Ok(()) => self.make_up(&mut slots),
+            Ok(()) => self.make_up(&mut contents),
             // A part of it may be there.
-            Err(_) => drop(slots.wrong.insert(slot)),
+            Err(_) => contents.is_wrong(slot),
         }
         result
     }
 
     fn drop_slot(&self, slot: Slot) -> Result<(), StoreError> {
-        let stored = {
-            let mut slots = lock(&self.slots);
-            slots.wrong.remove(&slot);
-            slots.stored.remove(&slot)
-        };
-        if !stored {
-            return Ok(());
-        }
-        let result = self.remove_slot(slot, deadline());
-        let mut slots = lock(&self.slots);
-        match result {
-            Ok(()) => self.make_up(&mut slots),
-            Err(_) => {
-                slots.stored.insert(slot);
-                slots.wrong.insert(slot);
-            }
-        }
-        result
+        self.vacate(slot, deadline())?;
+        self.make_up(&mut lock(&self.contents));
+        Ok(())
     }
 
     fn holds_slot(&self, slot: Slot) -> bool {
-        let slots = lock(&self.slots);
-        slots.stored.contains(&slot) && !slots.wrong.contains(&slot)
+        lock(&self.contents).holds(slot)
     }
 
     fn take_all(&self) -> Held {
@@ -353,7 +337,11 @@ impl DescriptorStore for SystemdStore {
     }
 
     fn health(&self) -> Health {
-        let working = lock(&self.failing).is_empty() && lock(&self.slots).wrong.is_empty();
+        let contents = lock(&self.contents);
+        if let Some(why) = contents.why_full() {
+            return Health::Failing(why);
+        }
+        let working = lock(&self.failing).is_empty() && !contents.has_wrong();
         match !working {
             true => Health::Failing("systemd did not take every descriptor in time".to_owned()),
             false => Health::Working,

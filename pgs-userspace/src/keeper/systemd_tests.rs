@@ -1,8 +1,12 @@
 //! What the environment says, and what systemd is sent, with a socket in its place.
 
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use tempfile::TempDir;
 
 use super::*;
+use crate::config::limits::KEEPER_SLOTS_MAX;
 
 fn environment(pairs: &[(&str, &str)]) -> Option<Environment> {
     let find = |name: &str| pairs.iter().find(|(one, _)| *one == name);
@@ -17,6 +21,7 @@ fn a_store_needs_both_the_socket_and_room() {
     assert_eq!(environment(&[("FDSTORE", "9")]), None);
     let found = environment(&[socket, ("FDSTORE", "9")]).unwrap();
     assert!(found.passed.is_empty());
+    assert_eq!(found.descriptors_max, 9);
 }
 
 #[test]
@@ -27,32 +32,12 @@ fn passed_descriptors_count_only_for_the_process_that_they_are_for() {
             ("FDSTORE", "9"),
             ("LISTEN_PID", process_id),
             ("LISTEN_FDS", "3"),
-            ("LISTEN_FDNAMES", "pgs.slot.4.backend:http"),
+            ("LISTEN_FDNAMES", ">4:http"),
         ])
         .unwrap()
     };
     assert!(of("8").passed.is_empty());
-    assert_eq!(of("7").passed, ["pgs.slot.4.backend", "http", ""]);
-}
-
-#[test]
-fn names_survive_the_way() {
-    let slot = Slot::new(40).unwrap();
-    for part in 0..PART_NAMES.len() {
-        let name = slot_name(slot, part);
-        assert_eq!(Name::parse(&name), Some(Name::Slot(slot, part)));
-    }
-    let name = GlobalName::new("listener.0").unwrap();
-    assert_eq!(Name::parse(&global_name(&name)), Some(Name::Global(name)));
-    for foreign in [
-        "",
-        "http",
-        "pgs.slot.x.client",
-        "pgs.slot.1",
-        "pgs.slot.1.other",
-    ] {
-        assert_eq!(Name::parse(foreign), None, "{foreign}");
-    }
+    assert_eq!(of("7").passed, [">4", "http", ""]);
 }
 
 /// Datagrams that wait at the manager's socket.
@@ -67,23 +52,36 @@ fn said(manager: &UnixDatagram) -> Vec<String> {
 }
 
 fn of_slot(verb: &str, slot: Slot) -> Vec<String> {
-    let parts = 0..PART_NAMES.len();
-    parts
-        .map(|part| format!("{verb}=1 {}", slot_name(slot, part)))
-        .collect()
+    named(verb, slot, Naming::Short)
+}
+
+fn named(verb: &str, slot: Slot, naming: Naming) -> Vec<String> {
+    slot_names(slot, naming)
+        .map(|name| format!("{verb}=1 {name}"))
+        .to_vec()
+}
+
+fn slot(number: u32) -> Slot {
+    Slot::new(number).unwrap()
+}
+
+/// A manager's socket in a directory of its own, and a store by it for so many descriptors.
+fn opened(descriptors_max: &str) -> (TempDir, UnixDatagram, SystemdStore) {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let socket = ("NOTIFY_SOCKET", path.to_str().unwrap());
+    let found = environment(&[socket, ("FDSTORE", descriptors_max)]);
+    let store = SystemdStore::open(&found.unwrap()).unwrap();
+    (root, manager, store)
 }
 
 #[test]
 fn what_systemd_did_not_take_is_made_up_for() {
-    let root = tempfile::tempdir().unwrap();
-    let path = root.path().join("notify");
-    let manager = UnixDatagram::bind(&path).unwrap();
+    let (_root, manager, store) = opened("9999");
     manager.set_nonblocking(true).unwrap();
-    let found = environment(&[("NOTIFY_SOCKET", path.to_str().unwrap()), ("FDSTORE", "9")]);
-    let store = SystemdStore::open(&found.unwrap()).unwrap();
     let (one, _other) = UnixDatagram::pair().unwrap();
     let three = || SlotDescriptors::from_parts([(); 3].map(|()| Some(one.as_fd())));
-    let slot = |number| Slot::new(number).unwrap();
 
     store.put_slot(slot(0), &three()).unwrap();
     assert_eq!(said(&manager), of_slot("FDSTORE", slot(0)));
@@ -118,20 +116,15 @@ fn what_systemd_did_not_take_is_made_up_for() {
 
 #[test]
 fn one_bound_is_for_the_whole_of_a_put() {
-    let root = tempfile::tempdir().unwrap();
-    let path = root.path().join("notify");
-    let manager = UnixDatagram::bind(&path).unwrap();
-    let found = environment(&[("NOTIFY_SOCKET", path.to_str().unwrap()), ("FDSTORE", "9")]);
-    let store = SystemdStore::open(&found.unwrap()).unwrap();
+    let (_root, manager, store) = opened("9");
     let (one, _other) = UnixDatagram::pair().unwrap();
     let three = || SlotDescriptors::from_parts([(); 3].map(|()| Some(one.as_fd())));
-    let slot = |number| Slot::new(number).unwrap();
     while store.put_slot(slot(0), &three()).is_ok() {}
     // It takes one at a time, each of them in time.
     let pause = KEEPER_PUT_DEADLINE * 3 / 4;
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for _ in 0..PART_NAMES.len() * 2 {
+            for _ in 0..3 * 2 {
                 std::thread::sleep(pause);
                 manager.recv(&mut [0; 512]).unwrap();
             }
@@ -141,4 +134,143 @@ fn one_bound_is_for_the_whole_of_a_put() {
         let took = begun.elapsed();
         assert!(took < pause * 4, "{took:?}");
     });
+}
+
+fn why_failing(store: &SystemdStore) -> String {
+    match store.health() {
+        Health::Failing(why) => why,
+        Health::Working => String::new(),
+    }
+}
+
+#[test]
+fn more_than_the_store_takes_is_not_sent() {
+    let (_root, manager, store) = opened("9");
+    manager.set_nonblocking(true).unwrap();
+    let (one, _other) = UnixDatagram::pair().unwrap();
+    let three = || SlotDescriptors::from_parts([(); 3].map(|()| Some(one.as_fd())));
+    for number in [0, 1] {
+        store.put_slot(slot(number), &three()).unwrap();
+    }
+    said(&manager);
+    // It takes nine, of which one is left to a listener.
+    let refused = store.put_slot(slot(2), &three());
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    assert_eq!(said(&manager), Vec::<String>::new());
+    assert!(!store.holds_slot(slot(2)) && store.holds_slot(slot(1)));
+    let why = why_failing(&store);
+    assert!(why.contains("FileDescriptorStoreMax="), "{why}");
+
+    let name = |number: u32| GlobalName::new(format!("listener.{number}")).unwrap();
+    for number in 0..3 {
+        store.put_global(&name(number), one.as_fd()).unwrap();
+    }
+    said(&manager);
+    let refused = store.put_global(&name(3), one.as_fd());
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    assert_eq!(said(&manager), Vec::<String>::new());
+    store.put_global(&name(2), one.as_fd()).unwrap();
+    for number in 0..4 {
+        store.drop_global(&name(number)).unwrap();
+    }
+    said(&manager);
+
+    // One that is put anew has the place that it had.
+    store.put_slot(slot(1), &three()).unwrap();
+    said(&manager);
+    assert_ne!(store.health(), Health::Working);
+    store.drop_slot(slot(0)).unwrap();
+    assert_eq!(store.health(), Health::Working);
+    store.put_slot(slot(2), &three()).unwrap();
+    assert!(store.holds_slot(slot(2)));
+}
+
+#[test]
+fn what_was_passed_counts_and_goes_by_the_names_that_it_has() {
+    let (_root, manager, store) = opened("9");
+    manager.set_nonblocking(true).unwrap();
+    let (one, _other) = UnixDatagram::pair().unwrap();
+    let three = || SlotDescriptors::from_parts([(); 3].map(|()| Some(one.as_fd())));
+    let former = slot_names(slot(4), Naming::Former);
+    let passed = former.iter().map(String::as_str).chain(["http"]);
+    *lock(&store.contents) = Contents::new(9, passed);
+    assert!(store.holds_slot(slot(4)));
+    store.put_slot(slot(5), &three()).unwrap();
+    assert!(store.put_slot(slot(6), &three()).is_err());
+    said(&manager);
+    store.put_slot(slot(4), &three()).unwrap();
+    let expected = [
+        named("FDSTOREREMOVE", slot(4), Naming::Former),
+        of_slot("FDSTOREREMOVE", slot(4)),
+        of_slot("FDSTORE", slot(4)),
+    ];
+    assert_eq!(said(&manager), expected.concat());
+    store.drop_slot(slot(4)).unwrap();
+    assert_eq!(said(&manager), of_slot("FDSTOREREMOVE", slot(4)));
+}
+
+/// What Linux takes as one string of an environment.
+const VARIABLE_BYTES_MAX: usize = 131_072;
+
+/// Stores names as systemd does, until it is told something else. How long its variable was at
+/// most, in bytes, and how many names there are at the end.
+fn store_names(manager: &UnixDatagram) -> (usize, usize) {
+    let mut names = BTreeSet::new();
+    // Behind each name comes a colon, or the zero at the end.
+    let mut length = "LISTEN_FDNAMES=".len();
+    let mut longest = length;
+    let mut bytes = [0; 512];
+    loop {
+        let count = manager.recv(&mut bytes).unwrap();
+        let text = std::str::from_utf8(&bytes[..count]).unwrap();
+        let name = text.lines().find_map(|line| line.strip_prefix("FDNAME="));
+        let Some(name) = name else {
+            return (longest, names.len());
+        };
+        if !text.starts_with("FDSTOREREMOVE=1") {
+            assert!(names.insert(name.to_owned()), "{name} twice");
+            length += name.len() + 1;
+            longest = longest.max(length);
+        } else if names.remove(name) {
+            length -= name.len() + 1;
+        }
+    }
+}
+
+fn tell_end(path: &Path) {
+    let socket = UnixDatagram::unbound().unwrap();
+    socket.send_to(b"END", path).unwrap();
+}
+
+#[test]
+fn the_names_of_all_that_is_stored_fit_one_variable() {
+    let (root, manager, store) = opened("65536");
+    let manager = std::thread::spawn(move || store_names(&manager));
+    let (one, _other) = UnixDatagram::pair().unwrap();
+    let three = || SlotDescriptors::from_parts([(); 3].map(|()| Some(one.as_fd())));
+    let slots = || (16_384..KEEPER_SLOTS_MAX).map(slot);
+    // Some may be late: the manager is a thread that shares a machine.
+    let full = |slot: &Slot| {
+        let result = store.put_slot(*slot, &three());
+        matches!(result, Err(StoreError::Full(_)))
+    };
+    let full = slots().find(full).unwrap();
+    assert!(full.number() > 18_883, "{full:?}");
+    assert!(!store.holds_slot(full));
+    let why = why_failing(&store);
+    assert!(why.contains("names of 8"), "{why}");
+
+    for slot in slots() {
+        if store.health() == Health::Working {
+            break;
+        }
+        store.drop_slot(slot).ok();
+    }
+    assert_eq!(store.health(), Health::Working);
+    assert!((0..10).any(|_| store.put_slot(full, &three()).is_ok()));
+    assert!(store.holds_slot(full));
+    tell_end(&root.path().join("notify"));
+    let (longest, names) = manager.join().unwrap();
+    assert!(longest <= VARIABLE_BYTES_MAX, "{longest}");
+    assert!(names > 3 * 8_000, "{names}");
 }

@@ -161,7 +161,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let (mut survival, mut held) = Survival::begin(&settings).await?;
     let mut kept = KeptListeners::of(&mut held);
     let listeners = bound.listen(&configuration.serve.listen, &mut kept)?;
-    survival.keep_listeners(&listeners, &kept.names);
+    survival.keep_listeners(&listeners, &kept.all);
     drop(kept);
     let admin_path = settings.directories.admin_socket();
     let admin_listener = admin::bind(&admin_path).map_err(system("bind", &admin_path))?;

@@ -142,21 +142,32 @@ impl Survival {
     }
 
     /// Keeps the listeners, and lets go of those that were kept for addresses not listened on.
-    pub(super) fn keep_listeners(&mut self, listeners: &[Arc<TcpListener>], former: &[GlobalName]) {
+    pub(super) fn keep_listeners(
+        &mut self,
+        listeners: &[Arc<TcpListener>],
+        former: &[FormerListener],
+    ) {
         self.listeners = listeners.len();
         tracing::debug!(listeners = self.listeners, "listening");
         let Some(store) = self.kept.store() else {
             return;
         };
         let names: Vec<_> = (0..listeners.len()).filter_map(listener_name).collect();
+        // First what has another name now, or none: systemd does not take a socket that it has
+        // under any name (`service_add_fd_store` of its `src/core/service.c`).
+        for one in former {
+            let mut named = names.iter().zip(listeners);
+            if named.any(|(name, listener)| one.is_still(name, listener)) {
+                continue;
+            }
+            if let Err(error) = store.drop_global(&one.name) {
+                let name = &one.name;
+                tracing::warn!(%error, %name, "a former listener is still kept");
+            }
+        }
         for (name, listener) in names.iter().zip(listeners) {
             if let Err(error) = store.put_global(name, listener.as_fd()) {
                 tracing::warn!(%error, %name, "a listener is not kept");
-            }
-        }
-        for name in former.iter().filter(|name| !names.contains(name)) {
-            if let Err(error) = store.drop_global(name) {
-                tracing::warn!(%error, %name, "a former listener is still kept");
             }
         }
     }
@@ -296,11 +307,26 @@ fn listener_name(index: usize) -> Option<GlobalName> {
     GlobalName::new(format!("listener.{index}"))
 }
 
+/// What was kept as a listener.
+#[derive(Debug)]
+pub(super) struct FormerListener {
+    name: GlobalName,
+    /// None where it was none.
+    address: Option<SocketAddr>,
+}
+
+impl FormerListener {
+    fn is_still(&self, name: &GlobalName, listener: &TcpListener) -> bool {
+        let address = listener.local_addr().ok();
+        self.name == *name && self.address.is_some() && self.address == address
+    }
+}
+
 /// Listeners that were kept, by the address that they listen on.
 #[derive(Debug, Default)]
 pub(super) struct KeptListeners {
     by_address: Vec<(SocketAddr, Socket)>,
-    pub(super) names: Vec<GlobalName>,
+    pub(super) all: Vec<FormerListener>,
 }
 
 impl KeptListeners {
@@ -315,10 +341,11 @@ impl KeptListeners {
         for (name, descriptor) in listeners {
             let socket = Socket::from(descriptor);
             let address = socket.local_addr().ok().and_then(|found| found.as_socket());
-            if let Some(address) = address.filter(|_| socket.is_listener().unwrap_or(false)) {
+            let address = address.filter(|_| socket.is_listener().unwrap_or(false));
+            if let Some(address) = address {
                 found.by_address.push((address, socket));
             }
-            found.names.push(name);
+            found.all.push(FormerListener { name, address });
         }
         found
     }

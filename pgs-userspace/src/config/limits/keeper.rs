@@ -12,6 +12,20 @@ pub const KEEPER_GLOBALS_MAX: usize = 80;
 /// Longest name of such a descriptor in bytes; systemd takes 255, of which a prefix is ours.
 pub const KEEPER_NAME_BYTES_MAX: usize = 64;
 
+/// What systemd can pass the names of all that it stores in, the zero at the end included. They are
+/// one variable, `LISTEN_FDNAMES` (`build_environment` of systemd's `src/core/exec-invoke.c`), and
+/// Linux starts no program with a longer string: `MAX_ARG_STRLEN` of its
+/// `include/uapi/linux/binfmts.h`, 32 pages, which are nowhere smaller than this.
+pub const KEEPER_SYSTEMD_VARIABLE_BYTES_MAX: usize = 32 * 4_096;
+
+/// Of that for what a unit has beside the store: sockets of its own, of which pgs needs none.
+pub const KEEPER_SYSTEMD_FOREIGN_NAMES_BYTES: usize = 4_096;
+
+/// One in so many of the descriptors that systemd's store takes is left to those with a name of
+/// their own, up to [`KEEPER_GLOBALS_MAX`]: after a restart there can be more of them, of more
+/// addresses for example, and without them what sessions have stored is of no use.
+pub const KEEPER_SYSTEMD_DESCRIPTORS_PER_GLOBAL: usize = 8;
+
 /// Slots in one message, so that their descriptors stay below [`KEEPER_MESSAGE_DESCRIPTORS_MAX`].
 pub const KEEPER_PUTS_PER_MESSAGE_MAX: usize = 80;
 
