@@ -4,6 +4,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::ensure;
@@ -32,6 +33,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         "a_router_hands_over_what_goes_by_itself",
         a_router_hands_over_what_goes_by_itself,
     ),
+    (
+        "a_router_that_ends_while_another_waits",
+        a_router_that_ends_while_another_waits,
+    ),
     ("nobody_hands_over_to_nobody", nobody_hands_over_to_nobody),
     (
         "a_router_that_dies_while_another_waits",
@@ -44,6 +49,9 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
 ];
 
 const WAIT: Duration = Duration::from_secs(20);
+
+/// For what is to be answered at once.
+const PROMPT: Duration = Duration::from_secs(1);
 
 /// Leaves to whoever waits, or is about to.
 pub(crate) fn hand_over(store: &ProcessStore) -> anyhow::Result<()> {
@@ -112,6 +120,33 @@ fn a_router_hands_over_what_goes_by_itself() -> anyhow::Result<()> {
     ));
     ensure!(matches!(old.health(), Health::Failing(_)));
     ground.until_slots(2)?;
+    next.goodbye(Farewell::Ended)?;
+    ground.until_gone(keeper)
+}
+
+/// It was to end, and its last session has ended while another router waits to take over.
+fn a_router_that_ends_while_another_waits() -> anyhow::Result<()> {
+    let ground = Ground::new(WAIT)?;
+    let (old, events) = ground.attach(false)?;
+    let keeper = ground.report()?.keeper;
+    let next = std::thread::scope(|scope| {
+        let next = scope.spawn(|| ground.attach(true));
+        ensure!(let_go(&events)? == std::process::id());
+        let begun = Instant::now();
+        old.goodbye(Farewell::Ended)?;
+        ensure!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
+        next.join()
+            .ok()
+            .context("a panic")?
+            .map_err(anyhow::Error::from)
+    })?;
+    let (next, _events) = next;
+    ensure!(next.take_all().slots.is_empty());
+    drop(old);
+    std::thread::sleep(crate::ground::QUIET);
+    let report = ground.report()?;
+    ensure!(report.keeper == keeper, "another keeper");
+    ensure!(report.router == Some(std::process::id()));
     next.goodbye(Farewell::Ended)?;
     ground.until_gone(keeper)
 }

@@ -14,10 +14,14 @@ use pgs::config::limits::LISTEN_ADDRESSES_MAX;
 use pgs_tests::process::Finished;
 use pgs_tests::process::eventually;
 use pgs_tests::process::run;
+use rustix::process::Resource;
+use rustix::process::Rlimit;
+use rustix::process::prlimit;
 
 use crate::Scenario;
 use crate::ground::LIMIT;
 use crate::ground::QUIET;
+use crate::ground::descriptors;
 use crate::ground::is_alive;
 use crate::manager::Manager;
 use crate::stage::Serving;
@@ -44,6 +48,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     (
         "a_session_goes_on_whatever_the_number_of_addresses",
         on_all_addresses,
+    ),
+    (
+        "a_keeper_that_is_full_lets_the_next_router_in",
+        a_keeper_that_is_full,
     ),
     (
         "a_router_that_ends_refuses_at_once",
@@ -293,5 +301,39 @@ fn on_all_addresses() -> anyhow::Result<()> {
         "{before:?}, then {after:?}"
     );
     drop(kept);
+    ends_and_leaves_nothing(&stage, second)
+}
+
+/// It may have fewer open files than its router, as one that an earlier router has started.
+fn a_keeper_that_is_full() -> anyhow::Result<()> {
+    /// Of each session it has three, so that none would be left.
+    const ROOM: u64 = 60;
+    let stage = Stage::new()?;
+    let first = stage.serve_in_kernel("first.log", &[])?;
+    let keeper = stage.ground.report()?.keeper;
+    // Those of the report's own connection are closed a moment later.
+    std::thread::sleep(QUIET);
+    let room = descriptors(keeper)? as u64 + ROOM;
+    let limit = Rlimit {
+        current: Some(room),
+        maximum: Some(room),
+    };
+    let process = rustix::process::Pid::from_raw(keeper.cast_signed());
+    prlimit(process, Resource::Nofile, limit)?;
+    let mut sessions = Vec::new();
+    for _ in 0..ROOM / 3 + 1 {
+        let mut session = stage.session()?;
+        echoes(&mut session, b"with the first one")?;
+        sessions.push(session);
+    }
+    eventually("the keeper says so", LIMIT, || {
+        let said = first.log().contains("the keeper takes no more");
+        Ok(said.then_some(()))
+    })?;
+    first.kill()?;
+    let second = stage.serve_in_kernel("second.log", &[])?;
+    ensure!(stage.status()?["survival"]["kept_by"] == "keeper");
+    echoes(&mut sessions[0], b"with the second one")?;
+    drop(sessions);
     ends_and_leaves_nothing(&stage, second)
 }

@@ -22,6 +22,8 @@ const LISTENER_PREFIX: &str = "listener.";
 pub(super) struct Holdings {
     globals: BTreeMap<GlobalName, OwnedFd>,
     slots: BTreeMap<Slot, SlotDescriptors<OwnedFd>>,
+    /// Descriptors of all slots.
+    in_slots: usize,
 }
 
 impl Holdings {
@@ -38,14 +40,33 @@ impl Holdings {
         self.globals.remove(name);
     }
 
-    pub(super) fn put_slots(&mut self, slots: Vec<(Slot, PartMask)>, descriptors: Vec<OwnedFd>) {
+    /// Keeps them, as long as it has no more than so many descriptors in all; those for which there
+    /// is no room.
+    pub(super) fn put_slots(
+        &mut self,
+        slots: Vec<(Slot, PartMask)>,
+        descriptors: Vec<OwnedFd>,
+        descriptors_max: usize,
+    ) -> Vec<Slot> {
+        let mut untaken = Vec::new();
         for (slot, descriptors) in distribute(slots, descriptors) {
+            // What was to be replaced must not come back.
+            self.drop_slot(slot);
+            let more = count(&descriptors);
+            if self.globals.len() + self.in_slots + more > descriptors_max {
+                untaken.push(slot);
+                continue;
+            }
+            self.in_slots += more;
             self.slots.insert(slot, descriptors);
         }
+        untaken
     }
 
     pub(super) fn drop_slot(&mut self, slot: Slot) {
-        self.slots.remove(&slot);
+        if let Some(dropped) = self.slots.remove(&slot) {
+            self.in_slots -= count(&dropped);
+        }
     }
 
     pub(super) fn slot(&self, slot: Slot) -> Option<&SlotDescriptors<OwnedFd>> {
@@ -70,8 +91,7 @@ impl Holdings {
     }
 
     pub(super) fn clear(&mut self) {
-        self.globals.clear();
-        self.slots.clear();
+        *self = Self::default();
     }
 
     /// Everything, in as few messages as it takes.
@@ -87,6 +107,10 @@ impl Holdings {
             .collect();
         globals.chain(batches)
     }
+}
+
+fn count(descriptors: &SlotDescriptors<OwnedFd>) -> usize {
+    descriptors.parts().into_iter().flatten().count()
 }
 
 /// One message for some slots.
@@ -155,11 +179,37 @@ mod tests {
             .iter()
             .map(|one| one.try_clone_to_owned().unwrap())
             .collect();
-        holdings.put_slots(entries, owned);
+        assert!(holdings.put_slots(entries, owned, usize::MAX).is_empty());
         for (number, expected) in (0..).zip(expected) {
             let parts = holdings.slot(slot(number)).unwrap().parts();
             assert_eq!(parts.map(|part| part.map(inode)), expected);
         }
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_descriptors() {
+        const MAX: usize = 6;
+        let slot = |number| Slot::new(number).unwrap();
+        let put = |holdings: &mut Holdings, number, parts: [bool; 3]| {
+            let mask = PartMask::new(parts).unwrap();
+            let descriptors = parts.iter().filter(|part| **part).map(|_| file());
+            let slots = vec![(slot(number), mask)];
+            let untaken = holdings.put_slots(slots, descriptors.collect(), MAX);
+            untaken.is_empty()
+        };
+        let (all, one) = ([true; 3], [true, false, false]);
+        let mut holdings = Holdings::default();
+        assert!(holdings.put_global(GlobalName::new("table").unwrap(), file()));
+        assert!(put(&mut holdings, 0, all));
+        assert!(!put(&mut holdings, 1, all) && holdings.slot(slot(1)).is_none());
+        assert!(put(&mut holdings, 0, all), "in place of what was there");
+        assert!(put(&mut holdings, 2, one) && put(&mut holdings, 3, one));
+        assert!(!put(&mut holdings, 4, one));
+        holdings.drop_slot(slot(0));
+        assert!(put(&mut holdings, 1, all) && !put(&mut holdings, 4, one));
+        // What was to be replaced is not what is there.
+        assert!(!put(&mut holdings, 2, all) && holdings.slot(slot(2)).is_none());
+        assert_eq!(holdings.slot_count(), 2);
     }
 
     #[test]
@@ -174,7 +224,6 @@ mod tests {
             holdings.put_global(name(0), file()),
             "in place of what was there"
         );
-        holdings.put_slots(Vec::new(), Vec::new());
         holdings.drop_listeners();
         assert_eq!(holdings.global_count(), 0);
     }

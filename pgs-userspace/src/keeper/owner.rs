@@ -32,10 +32,18 @@ impl Owner {
     }
 }
 
-/// When a process was started; none where there is no such process.
+/// When a process was started; none where there is no such process, or where it has ended and
+/// nobody has asked how.
 fn started_ticks(process_id: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{process_id}/stat")).ok()?;
-    Some(start_of(&stat).unwrap_or(0))
+    let runs = !has_ended(&stat);
+    runs.then(|| start_of(&stat).unwrap_or(0))
+}
+
+/// Field 3 of `/proc/<pid>/stat`: a zombie, or dead.
+fn has_ended(stat: &str) -> bool {
+    let behind_name = stat.rsplit_once(')');
+    behind_name.is_some_and(|(_, fields)| fields.trim_start().starts_with(['Z', 'X']))
 }
 
 /// Field 22 of `/proc/<pid>/stat`, see proc(5). The second one is the program's name in
@@ -51,6 +59,11 @@ fn start_of(stat: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::thread;
+    use std::time::Duration;
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -72,6 +85,24 @@ mod tests {
             ..this
         };
         assert!(!gone.is_alive());
+    }
+
+    #[test]
+    fn one_that_has_ended_unnoticed_is_not_alive() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let started_ticks = started_ticks(child.id()).unwrap();
+        let owner = Owner {
+            process_id: child.id(),
+            started_ticks,
+        };
+        assert!(owner.is_alive());
+        child.kill().unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        while owner.is_alive() {
+            assert!(Instant::now() < until, "a zombie is alive");
+            thread::sleep(Duration::from_millis(10));
+        }
+        child.wait().unwrap();
     }
 
     #[test]

@@ -15,6 +15,9 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 use std::time::Instant;
 
+use nix::sys::resource::Resource;
+use nix::sys::resource::getrlimit;
+
 use super::channel;
 use super::channel::Patience;
 use super::channel::Received;
@@ -27,6 +30,7 @@ use super::message::Message;
 use super::message::Refusal;
 use super::store::Farewell;
 use super::store::Slot;
+use crate::config::limits::KEEPER_DESCRIPTORS_RESERVED;
 use crate::config::limits::KEEPER_DROPS_PER_MESSAGE_MAX;
 use crate::config::limits::KEEPER_TAKEOVER_DEADLINE;
 
@@ -53,6 +57,14 @@ pub(super) struct Keeper {
     untaken: BTreeSet<Slot>,
     alone: Option<Alone>,
     return_wait: Duration,
+}
+
+/// How many descriptors may be held, so that who connects has room too. Asked for each time: others
+/// can change it.
+fn descriptors_max() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    limit.saturating_sub(KEEPER_DESCRIPTORS_RESERVED)
 }
 
 impl Keeper {
@@ -239,7 +251,13 @@ impl Keeper {
                 return Act::GoOn;
             }
             (Farewell::HandingOver, Some(_)) => connections.tell(id, &Message::Released),
-            (Farewell::Ended, _) => self.holdings.clear(),
+            (Farewell::Ended, None) => self.holdings.clear(),
+            (Farewell::Ended, Some(_)) => {
+                self.holdings.clear();
+                // Else it would wait for the keeper's end, and end the keeper, which is the
+                // other's now.
+                connections.tell(id, &Message::Released);
+            }
         }
         connections.set_role(id, Role::Left);
         self.promote(connections);
@@ -288,7 +306,9 @@ impl Keeper {
                 for (slot, _) in &slots {
                     self.untaken.remove(slot);
                 }
-                self.holdings.put_slots(slots, descriptors);
+                let most = descriptors_max();
+                let untaken = self.holdings.put_slots(slots, descriptors, most);
+                self.untaken.extend(untaken);
             }
             Message::DropSlots(slots) => {
                 for slot in slots {

@@ -41,6 +41,10 @@ pub const KEEPER_MESSAGE_BYTES_MAX: usize = 8 * 1024;
 /// Connections to a keeper at once: a router, its successor, and commands that ask.
 pub const KEEPER_CONNECTIONS_MAX: usize = 8;
 
+/// Descriptors that a keeper keeps for itself, whatever it is given to hold: those connections, and
+/// its listener, its epoll and what it was started with.
+pub const KEEPER_DESCRIPTORS_RESERVED: usize = KEEPER_CONNECTIONS_MAX + 8;
+
 /// For one answer of a keeper, or for it to take a message.
 pub const KEEPER_EXCHANGE_DEADLINE: Duration = Duration::from_secs(5);
 
