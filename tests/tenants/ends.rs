@@ -119,9 +119,10 @@ fn who_reads_no_more_ends_what_is_printed() -> Result<()> {
     let logs = code(&mut logs)?;
     ensure!(logs == Some(0), "logs: {logs:?}");
 
-    let endless = "SELECT repeat('x', 1000) FROM generate_series(1, 1000000)";
-    let mut psql = pgs.spawn(&["psql", "acme", "--", "-XAtqc", endless])?;
-    ensure!(first_line(&mut psql)?.starts_with("xxx"), "no result");
+    let large = "SELECT repeat('x', 1000) FROM generate_series(1, 50000)";
+    let mut psql = pgs.spawn(&["psql", "acme", "--", "-XAtqc", large])?;
+    let line = first_line(&mut psql)?;
+    ensure!(line.starts_with("xxx"), "{line:?}");
     let psql = code(&mut psql)?;
     ensure!(psql == Some(141), "psql: {psql:?}");
     Ok(())

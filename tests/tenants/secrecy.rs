@@ -1,6 +1,10 @@
 //! Who gets in, and where no password is.
 
+use std::fs;
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -73,7 +77,7 @@ async fn a_password_is_nowhere_but_with_its_owner() -> Result<()> {
     // It is there until the process has begun to run; from then on it never is.
     let mut masked = false;
     while child.try_wait()?.is_none() {
-        let line = std::fs::read_to_string(format!("/proc/{}/cmdline", child.id()))?;
+        let line = fs::read_to_string(format!("/proc/{}/cmdline", child.id()))?;
         ensure!(!(masked && line.contains(SECRET)), "it came back: {line:?}");
         masked |= line.contains(&format!("--password\0{}\0", "*".repeat(SECRET.len())));
         std::thread::sleep(Duration::from_millis(5));
@@ -90,11 +94,11 @@ async fn a_password_is_nowhere_but_with_its_owner() -> Result<()> {
     seen += &docker(&["volume", "inspect", &container])?;
     seen += &docker(&["logs", &container])?;
     let process = docker(&["inspect", "-f", "{{.State.Pid}}", &container])?;
-    seen += &std::fs::read_to_string(format!("/proc/{}/environ", process.trim()))?;
-    for entry in std::fs::read_dir(pgs.state_directory())? {
+    seen += &fs::read_to_string(format!("/proc/{}/environ", process.trim()))?;
+    for entry in fs::read_dir(pgs.state_directory())? {
         let path = entry?.path();
         if path.is_file() {
-            seen += &String::from_utf8_lossy(&std::fs::read(path)?);
+            seen += &String::from_utf8_lossy(&fs::read(path)?);
         }
     }
     ensure!(!seen.contains(SECRET));
@@ -155,16 +159,51 @@ async fn a_container_has_no_more_than_it_needs() -> Result<()> {
     ensure!(host["RestartPolicy"]["Name"] == "unless-stopped", "{host}");
     // What the kernel says of the server itself.
     let process = inspected[0]["State"]["Pid"].to_string();
-    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     ensure!(status.contains("CapEff:\t0000000000000000"), "{status}");
     ensure!(status.contains("NoNewPrivs:\t1"), "{status}");
     // Only root reaches the socket on the host.
     use std::os::unix::fs::MetadataExt;
-    let parent = std::fs::metadata(pgs.state_directory().join("sockets"))?;
+    let parent = fs::metadata(pgs.state_directory().join("sockets"))?;
     ensure!(
         parent.mode() & 0o777 == 0o710 && parent.gid() == 0,
         "{:o}",
         parent.mode()
     );
+    Ok(())
+}
+
+#[test]
+fn certificates_are_the_routers_to_read_whatever_the_umask() -> Result<()> {
+    let test = "certificates_are_the_routers_to_read_whatever_the_umask";
+    let Some(pgs) = Installation::for_test(test) else {
+        return Ok(());
+    };
+    // As for a router that has a user of its own.
+    let tls = pgs.state_directory().join("tls");
+    fs::create_dir_all(&tls)?;
+    fs::set_permissions(&tls, Permissions::from_mode(0o2750))?;
+    let makes = pgs.command(&["tls", "self-signed", "--name", "db.example.com"])?;
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "umask 077; exec \"$@\"", "sh"])
+        .arg(makes.get_program())
+        .args(makes.get_args())
+        .envs(
+            makes
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+    let made = shell.output()?;
+    ensure!(made.status.success(), "{made:?}");
+    let directory = tls.join("default");
+    for (path, expected) in [
+        (directory.clone(), 0o2750),
+        (directory.join("privkey.pem"), 0o640),
+        (directory.join("fullchain.pem"), 0o644),
+    ] {
+        let mode = fs::metadata(&path)?.permissions().mode() & 0o7777;
+        ensure!(mode == expected, "{}: {mode:o}", path.display());
+    }
     Ok(())
 }

@@ -103,7 +103,7 @@ fn may_go_on(tenant: &TenantId, error: &Error) -> Error {
         "new clients of tenant `{tenant}` are shut out, but sessions that have outlived the router \
          go on: its server did not end them ({error}), and no router runs"
     );
-    Error::new(Kind::Unhealthy, text).with_hint(&format!(
+    Error::new(Kind::Unhealthy, text).with_hint(format!(
         "start `pgs serve`, then `pgs disable {tenant}` again"
     ))
 }

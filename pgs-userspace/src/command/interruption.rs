@@ -108,9 +108,7 @@ mod tests {
         let mut interruption = Interruption::listen().unwrap();
         interruption.ends(async { Ok(()) }).await.unwrap();
         raise(Signal::SIGHUP).unwrap();
-        let error = interruption
-            .ends(std::future::pending::<Result<(), Error>>())
-            .await;
+        let error = interruption.ends(pending::<Result<(), Error>>()).await;
         assert_eq!(error.unwrap_err().kind(), Kind::Interrupted);
     }
 }

@@ -210,6 +210,11 @@ fn shell(task: &str, script: &str) -> Command {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::path::Path;
+    use std::process::Command;
+    use std::process::Stdio;
+
     use super::*;
     use crate::config::limits::SERVER_AUTHENTICATION_TIMEOUT;
 
@@ -226,6 +231,34 @@ mod tests {
             TlsEnd::of_command(&earlier.collect::<Vec<_>>()),
             TlsEnd::Server
         );
+    }
+
+    /// Without the container: what its shell does in a directory.
+    fn carried_out(script: &str, directory: &Path, input: &[u8]) -> bool {
+        let mut shell = Command::new("sh")
+            .args(["-c", &format!("set -e; {script}")])
+            .current_dir(directory)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        shell.stdin.take().unwrap().write_all(input).unwrap();
+        shell.wait().unwrap().success()
+    }
+
+    #[test]
+    fn the_certificate_that_was_proved_comes_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let there = || std::fs::read(directory.path().join("pgs-tls.pem")).unwrap();
+        let does = |script, input| carried_out(script, directory.path(), input);
+        assert!(does(WRITE_CERTIFICATE, b"good") && does(FORGET_OLD_CERTIFICATE, b""));
+        // A command that was killed before the server had taken what it had written.
+        assert!(does(WRITE_CERTIFICATE, b"not proved"));
+        assert!(does(WRITE_CERTIFICATE, b"not proved either"));
+        assert!(does(RESTORE_CERTIFICATE, b""));
+        assert_eq!(there(), b"good");
+        // And one before it had sent anything.
+        assert!(!does(WRITE_CERTIFICATE, b""));
+        assert_eq!(there(), b"good");
     }
 
     #[test]

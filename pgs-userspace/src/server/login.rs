@@ -64,6 +64,8 @@ pub(super) struct Login {
     refused: Option<(Option<SqlState>, String)>,
     /// The client has proved itself.
     authenticated: bool,
+    /// It is not there any more to hear what becomes of it.
+    client_gone: bool,
     /// What is to be told when the backend says that the client is not who it claims to be: before
     /// the client itself is, or it could be back by then.
     attempt: Option<Attempt>,
@@ -84,6 +86,7 @@ impl Login {
             ready: false,
             refused: None,
             authenticated: false,
+            client_gone: false,
             attempt,
             to_backend_bytes: 0,
             to_client_bytes: 0,
@@ -109,6 +112,7 @@ impl Login {
             {
                 return self.client_closed(how);
             }
+            self.client_gone = gone.is_some();
             self.answer(backend).await;
             let listen = !client_ended && self.held.len() < LOGIN_CLIENT_BYTES_MAX;
             tokio::select! {
@@ -207,10 +211,11 @@ impl Login {
         self.answered && !self.asked && !self.authenticated && self.refused.is_none()
     }
 
-    /// Who kept the other waiting when the deadline came. What the backend has not judged by then
-    /// counts as failed: of its verdict nobody here would hear.
+    /// Who kept the other waiting when the deadline came. A client that has not waited for what the
+    /// backend has not judged by then has failed: of the verdict nobody here would hear. One that
+    /// is still there has a server that is slow, and has done nothing wrong.
     pub(super) fn late(&mut self) -> Refusal {
-        if self.is_judged() {
+        if self.is_judged() && self.client_gone {
             self.attempt.take().into_iter().for_each(Attempt::failed);
         }
         if self.asked {

@@ -200,7 +200,7 @@ const OK: (u8, &[u8]) = (b'R', &[0, 0, 0, 0]);
 const SASL: (u8, &[u8]) = (b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0");
 
 #[tokio::test]
-async fn what_is_not_judged_when_the_deadline_comes_has_failed() {
+async fn who_is_gone_and_not_judged_when_the_deadline_comes_has_failed() {
     let (begin, mut login) = begun();
     let (mut backend, _server) = UnixStream::pair().unwrap();
     login.listen(&message(SASL.0, SASL.1)).unwrap();
@@ -208,6 +208,9 @@ async fn what_is_not_judged_when_the_deadline_comes_has_failed() {
     assert!(begin().is_ok(), "nothing was answered");
     login.held.extend_from_slice(&message(b'p', b"proof"));
     login.answer(&mut backend).await;
+    login.late();
+    assert!(begin().is_ok(), "it waits for a slow server");
+    login.client_gone = true;
     login.late();
     assert!(begin().is_err());
 }

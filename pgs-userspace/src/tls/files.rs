@@ -194,7 +194,6 @@ fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -262,7 +261,7 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&pair.key), mode(&tls)), (0o600, 0o750));
         // A shared directory: its group may read the key.
-        fs::set_permissions(&tls, fs::Permissions::from_mode(0o2750)).unwrap();
+        fs::set_permissions(&tls, Permissions::from_mode(0o2750)).unwrap();
         fs::remove_dir_all(pair.key.parent().unwrap()).unwrap();
         let pair = install(&tls, &name, b"certificate", b"key").unwrap();
         assert_eq!(mode(&pair.key), 0o640);
