@@ -117,15 +117,18 @@ impl<'a> Checks<'a> {
     }
 
     fn restart(&self, port: u16, session: &mut Session) -> Result<()> {
-        self.goes_on("systemctl restart", port, session, || {
+        self.goes_on("systemctl restart", port, session, |may_come| {
+            may_come();
             self.systemctl(&["restart", "pgs"]).map(drop)
         })
     }
 
     fn kill(&self, port: u16, session: &mut Session) -> Result<()> {
         let (before, begun) = (self.status("MainPID")?, Instant::now());
-        self.goes_on("SIGKILL", port, session, || {
+        self.goes_on("SIGKILL", port, session, |may_come| {
             self.systemctl(&["kill", "--signal=SIGKILL", "--kill-whom=main", "pgs"])?;
+            // Whom the killed one had accepted has gone with it.
+            may_come();
             loop {
                 let again = self.status("ActiveState")? == "active";
                 if again && self.status("MainPID")? != before {
@@ -142,7 +145,8 @@ impl<'a> Checks<'a> {
         let next = self.machine.file(NEXT);
         fs::copy(self.binary, &next).with_context(|| format!("copy pgs to {}", next.display()))?;
         self.serve_as(&format!("/{NEXT}"), port)?;
-        let done = self.goes_on("systemctl restart, new binary", port, session, || {
+        let done = self.goes_on("systemctl restart, new binary", port, session, |may_come| {
+            may_come();
             self.systemctl(&["restart", "pgs"])?;
             let process = format!("/proc/{}/exe", self.status("MainPID")?);
             let runs = self.machine.run(&["readlink", &process])?;
@@ -160,11 +164,11 @@ impl<'a> Checks<'a> {
         name: &'static str,
         port: u16,
         session: &mut Session,
-        act: impl FnOnce() -> Result<()>,
+        act: impl FnOnce(&dyn Fn()) -> Result<()>,
     ) -> Result<()> {
         let step = Step::new(name);
         let (before, begun) = (self.status("MainPID")?, Instant::now());
-        let (took, come) = with_newcomers(port, || act().map(|()| begun.elapsed()))?;
+        let (took, come) = with_newcomers(port, |come| act(come).map(|()| begun.elapsed()))?;
         ensure!(self.status("MainPID")? != before, "it is the same process");
         ensure!(took < RESTART_LIMIT, "it took {took:?}");
         session.answers().context("the session has ended")?;

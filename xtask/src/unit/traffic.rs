@@ -7,10 +7,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
+use std::time::Duration;
 
 pub(super) const TENANT: &str = "unit";
 pub(super) const PASSWORD: &str = "only for the length of this check";
 const LOAD_CLIENTS: u8 = 4;
+const POLL_PERIOD: Duration = Duration::from_millis(1);
 /// Longer than what is done meanwhile may take, which is then told to stop.
 const LOAD_SECONDS: u8 = 60;
 
@@ -27,13 +29,19 @@ pub(super) fn client(program: &str, port: u16) -> Command {
     command
 }
 
-/// What `act` gives, and how many sessions began and were answered meanwhile; the last of them
-/// began after it. The first that is not is an error.
-pub(super) fn with_newcomers<T>(port: u16, act: impl FnOnce() -> Result<T>) -> Result<(T, u32)> {
-    let over = AtomicBool::new(false);
+/// What `act` gives, and how many sessions began and were answered from where it let them come; the
+/// last of them began after it. The first that is not answered is an error.
+pub(super) fn with_newcomers<T>(
+    port: u16,
+    act: impl FnOnce(&dyn Fn()) -> Result<T>,
+) -> Result<(T, u32)> {
+    let (over, may_come) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
         let coming = scope.spawn(|| {
             let mut come = 0_u32;
+            while !may_come.load(SeqCst) && !over.load(SeqCst) {
+                thread::sleep(POLL_PERIOD);
+            }
             loop {
                 let is_last = over.load(SeqCst);
                 let session = Session::begin(port).and_then(|mut session| session.answers());
@@ -44,7 +52,7 @@ pub(super) fn with_newcomers<T>(port: u16, act: impl FnOnce() -> Result<T>) -> R
                 }
             }
         });
-        let done = act();
+        let done = act(&|| may_come.store(true, SeqCst));
         over.store(true, SeqCst);
         let come: Result<u32> = coming.join().map_err(|_| anyhow!("its thread panicked"))?;
         let come = come.context("who connected meanwhile was not served")?;
