@@ -20,6 +20,9 @@ use tokio_postgres::NoTls;
 /// Image that the tests make tenants from; without it nothing is tested.
 const IMAGE_VARIABLE: &str = "PGS_IMAGE";
 
+/// Of coreutils' `env`, from 8.31 on.
+const DEFAULT_SIGNALS: &str = "--default-signal=INT,HUP,TERM";
+
 /// One installation. Its tenants go when it does.
 #[derive(Debug)]
 pub struct Installation {
@@ -92,10 +95,13 @@ impl Installation {
         self.state_directory().join("sockets").join(tenant)
     }
 
-    /// `pgs` with these arguments, its streams piped, not started yet.
+    /// `pgs` with these arguments, its streams piped, not started yet. No signal is ignored in it,
+    /// as one may be here, where the tests were started by `nohup` or in the background.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<Command> {
-        let mut command = Command::new(binary()?);
+        let mut command = Command::new("env");
         command
+            .arg(DEFAULT_SIGNALS)
+            .arg(binary()?)
             .args(arguments)
             .env("PGS_STATE_DIR", self.state_directory())
             .env("PGS_RUN_DIR", self.run_directory())

@@ -45,11 +45,13 @@ fn send(child: &Child, signal: Signal) -> Result<()> {
 /// password on its standard input.
 fn waiting(pgs: &Installation, ignored: &str) -> Result<Child> {
     let waits = pgs.command(&["password", "acme", "--password-file", "-"])?;
-    let mut shell = Command::new("sh");
+    let mut shell = Command::new(waits.get_program());
+    let mut arguments = waits.get_args();
+    let default_signals = arguments.next().context("no arguments")?;
     shell
-        .args(["-c", &format!("trap '' {ignored}; exec \"$@\""), "sh"])
-        .arg(waits.get_program())
-        .args(waits.get_args())
+        .arg(default_signals)
+        .args(["sh", "-c", &format!("trap '' {ignored}; exec \"$@\""), "sh"])
+        .args(arguments)
         .envs(
             waits
                 .get_envs()

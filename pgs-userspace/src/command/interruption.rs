@@ -106,6 +106,10 @@ mod tests {
     #[tokio::test]
     async fn a_signal_between_two_pieces_of_work_is_not_lost() {
         let mut interruption = Interruption::listen().unwrap();
+        if interruption.hang_up.is_none() {
+            println!("skipped: the tests were started with SIGHUP ignored, as by nohup");
+            return;
+        }
         interruption.ends(async { Ok(()) }).await.unwrap();
         raise(Signal::SIGHUP).unwrap();
         let error = interruption.ends(pending::<Result<(), Error>>()).await;

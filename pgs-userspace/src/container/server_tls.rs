@@ -44,7 +44,7 @@ const IN_THE_DATA_DIRECTORY: &str = "set -e; umask 077; \
 
 /// `sync`: a file that is empty after a crash would keep the server from starting, and so would one
 /// of a command that was killed before it had sent it. What an earlier command that was killed had
-/// put aside stays the one to come back: what has come since was never proved.
+/// put aside stays the one to come back: nobody knows whether the server has taken what came since.
 const WRITE_CERTIFICATE: &str = "cat > pgs-tls.pem.new; sync pgs-tls.pem.new; \
     [ -s pgs-tls.pem.new ]; \
     if [ -e pgs-tls.pem ] && [ ! -e pgs-tls.pem.old ]; \

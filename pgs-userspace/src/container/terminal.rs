@@ -91,10 +91,10 @@ impl Engine {
         let raw = if tty { RawMode::enter().ok() } else { None };
         let feeding = tokio::spawn(feed(input));
         let resizing = tty.then(|| tokio::spawn(follow_size(self.clone(), exec.clone())));
-        let mut is_read = true;
+        let mut shown = Ok(());
         while let Some(Ok(piece)) = output.next().await {
-            if show(&piece).await.is_err() {
-                is_read = false;
+            shown = show(&piece).await;
+            if shown.is_err() {
                 break;
             }
         }
@@ -103,9 +103,13 @@ impl Engine {
             resizing.abort();
         }
         drop(raw);
-        if !is_read {
-            // The command prints on, to nobody, and ends by itself.
-            return Ok(READER_GONE_EXIT_CODE);
+        // The command prints on, to nobody, and ends by itself.
+        match shown {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return Ok(READER_GONE_EXIT_CODE);
+            }
+            Err(err) => return Err(failed()(DockerError::IOError { err })),
+            Ok(()) => {}
         }
         self.exit_code(&exec, &container).await
     }

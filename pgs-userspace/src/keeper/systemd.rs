@@ -103,7 +103,7 @@ impl Environment {
         let own = own.ok_or(io::ErrorKind::NotFound)?;
         let this_process = pidfd_open(own, PidfdFlags::empty())?;
         let mut globals = Vec::new();
-        let mut slots: BTreeMap<Slot, [Option<OwnedFd>; 3]> = BTreeMap::new();
+        let mut slots: BTreeMap<Slot, (Naming, [Option<OwnedFd>; 3])> = BTreeMap::new();
         for (descriptor, name) in (FIRST_DESCRIPTOR..).zip(&self.passed) {
             let Some(name) = Name::parse(name) else {
                 continue;
@@ -114,14 +114,25 @@ impl Environment {
             nix::unistd::close(descriptor)?;
             match name {
                 Name::Global(name) => globals.push((name, copy)),
-                Name::Slot(slot, part, _) => slots.entry(slot).or_default()[part] = Some(copy),
+                Name::Slot(slot, part, naming) => {
+                    let (known, parts) = slots.entry(slot).or_insert((naming, Default::default()));
+                    // An earlier version, which has put what has its names, did not see the others:
+                    // those are a session's that has ended.
+                    match (*known, naming) {
+                        (Naming::Former, Naming::Short) => continue,
+                        (Naming::Short, Naming::Former) => *parts = Default::default(),
+                        _ => {}
+                    }
+                    *known = naming;
+                    parts[part] = Some(copy);
+                }
             }
         }
         let slots = slots.into_iter();
         Ok(Held {
             globals,
             slots: slots
-                .map(|(slot, parts)| (slot, SlotDescriptors::from_parts(parts)))
+                .map(|(slot, (_, parts))| (slot, SlotDescriptors::from_parts(parts)))
                 .collect(),
         })
     }
@@ -230,7 +241,7 @@ impl SystemdStore {
             }
             contents.removed_slot(slot);
         }
-        contents.look_for_room();
+        contents.look_at_refused();
     }
 
     fn note(&self, name: &GlobalName, result: &Result<(), StoreError>) {
@@ -285,7 +296,7 @@ impl DescriptorStore for SystemdStore {
         if result.is_ok() {
             let mut contents = lock(&self.contents);
             contents.removed_global(name);
-            contents.look_for_room();
+            contents.look_at_refused();
         }
         self.note(name, &result);
         result
@@ -343,7 +354,7 @@ impl DescriptorStore for SystemdStore {
         }
         let working = lock(&self.failing).is_empty() && !contents.has_wrong();
         match !working {
-            true => Health::Failing("systemd did not take every descriptor in time".to_owned()),
+            true => Health::Failing("systemd did not take every descriptor".to_owned()),
             false => Health::Working,
         }
     }

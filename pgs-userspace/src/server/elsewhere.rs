@@ -2,12 +2,13 @@
 //! limits, can be cancelled, and are ended when their tenant's access is.
 //!
 //! Everything goes by the session table, which both have open. The other one writes how far they
-//! are, and takes out what has ended.
+//! are, adds what has logged in there late, and takes out what has ended.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use pgs_common::flow::SESSIONS_MAX;
 
@@ -17,7 +18,10 @@ use super::lease::SessionLease;
 use super::outliving::Known;
 use super::outliving::parse;
 use crate::config::directories::Directories;
+use crate::config::limits::ELSEWHERE_ACCOUNT_INTERVAL;
 use crate::config::limits::ELSEWHERE_LOOK_INTERVAL;
+use crate::config::limits::ELSEWHERE_LOOKS_PER_ACCOUNT;
+use crate::config::limits::LOGIN_PLACE_DEADLINE;
 use crate::datapath::meter::Path;
 use crate::keeper::owner::Owner;
 use crate::keeper::store::Slot;
@@ -118,6 +122,31 @@ impl Elsewhere {
         self.guests.push(guest);
     }
 
+    /// Those that have begun there since: whoever had said nothing yet, or waited for its turn.
+    fn find_later(&mut self, owners: &mut Owners) {
+        let known: HashSet<u32> = self.guests.iter().map(|one| one.slot.number()).collect();
+        let owned = match self.table.owned_from(SESSIONS_MAX) {
+            Ok(owned) => owned,
+            Err(error) => return tracing::warn!(%error, "what begins elsewhere is not known"),
+        };
+        for (slot, mut record, totals) in owned {
+            let own = record
+                .owner
+                .is_some_and(|one| one.process_id == std::process::id());
+            if own || known.contains(&slot.number()) {
+                continue;
+            }
+            let session = record.session;
+            // That one may be a session's of this router by now: both have counted on.
+            record.session = self.door.sessions.fresh_id();
+            let before = self.guests.len();
+            self.take_in(slot, *record, totals, owners);
+            if let Some(guest) = self.guests.get_mut(before) {
+                guest.session = session;
+            }
+        }
+    }
+
     fn list(&self, guest: &mut Guest, known: Known, path: Path) {
         let mut identity = known.identity;
         if path == Path::Tls {
@@ -145,19 +174,30 @@ impl Elsewhere {
         );
     }
 
-    /// Looks at them until there are none.
+    /// Looks at them until there are none, and none can come.
     pub(super) async fn watch(mut self) {
-        if self.guests.is_empty() {
-            return;
-        }
-        while !self.guests.is_empty() {
+        // So long a connection that the other one has accepted may take to begin its session.
+        let arrival_deadline = self.door.live.rules().configuration.limits.arrival_deadline;
+        let late = arrival_deadline + LOGIN_PLACE_DEADLINE;
+        let none_come = Instant::now() + late + ELSEWHERE_ACCOUNT_INTERVAL;
+        let mut some = !self.guests.is_empty();
+        for look in 1_u32.. {
+            if self.guests.is_empty() && Instant::now() > none_come {
+                break;
+            }
             tokio::time::sleep(ELSEWHERE_LOOK_INTERVAL).await;
             let mut owners = Owners::default();
             let mut guests = std::mem::take(&mut self.guests);
             guests.retain_mut(|guest| self.look_at(guest, &mut owners));
             self.guests = guests;
+            if look % ELSEWHERE_LOOKS_PER_ACCOUNT == 0 {
+                self.find_later(&mut owners);
+            }
+            some |= !self.guests.is_empty();
         }
-        tracing::info!("the router before this one has no session any more");
+        if some {
+            tracing::info!("the router before this one has no session any more");
+        }
     }
 
     /// Whether it goes on.

@@ -1,5 +1,6 @@
 //! The end of a router: its sessions end, or are left to another.
 
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -37,6 +38,14 @@ pub(super) struct Leaving {
     pub(super) admin_path: PathBuf,
 }
 
+fn remove(admin_socket: &Path) -> Result<(), ServeError> {
+    match std::fs::remove_file(admin_socket) {
+        // Somebody who tidies up was there before.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(system("unlink", admin_socket)),
+    }
+}
+
 impl Leaving {
     /// Ends what it serves, or leaves it.
     pub(super) async fn end(
@@ -68,14 +77,12 @@ impl Leaving {
                 door.admission.send_waiting_away();
                 drain(door, deadline, stop).await;
                 self.tasks.shutdown().await;
+                // First: a router that waits for the end of this one then makes its own.
+                let removed = remove(&self.admin_path);
                 self.survival.end().await;
+                return removed;
             }
         }
-        let path = &self.admin_path;
-        match std::fs::remove_file(path) {
-            // Somebody who tidies up was there before.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            removed => removed.map_err(system("unlink", path)),
-        }
+        remove(&self.admin_path)
     }
 }

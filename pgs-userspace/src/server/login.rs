@@ -112,7 +112,7 @@ impl Login {
             {
                 return self.client_closed(how);
             }
-            self.client_gone = gone.is_some();
+            self.client_gone = client_ended;
             self.answer(backend).await;
             let listen = !client_ended && self.held.len() < LOGIN_CLIENT_BYTES_MAX;
             tokio::select! {

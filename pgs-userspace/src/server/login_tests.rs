@@ -1,6 +1,7 @@
 //! What is forwarded in a login, and how a client is found out by it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
@@ -119,6 +120,29 @@ async fn a_client_that_does_not_wait_for_the_verdict_is_found_out() {
             Ok(LoginEnd::Refused(Some(SqlState::INVALID_PASSWORD), _))
         );
         assert!(refused, "{leaving:?}");
+    }
+}
+
+/// Whatever else it has sent.
+#[tokio::test]
+async fn a_client_that_is_gone_at_the_deadline_has_failed() {
+    for more in [&b""[..], b"X"] {
+        let (begin, mut login) = begun();
+        let (mut client, mut router) = tokio::io::duplex(1024);
+        let (mut backend, mut server) = UnixStream::pair().unwrap();
+        server.write_all(&message(SASL.0, SASL.1)).await.unwrap();
+        let answer = [&message(b'p', b"proof")[..], more].concat();
+        client.write_all(&answer).await.unwrap();
+        let begun = Duration::from_millis(100);
+        let run = login.run(&mut router, &mut backend, |_, _| {});
+        let leaves = async {
+            client.read_u8().await.unwrap();
+            drop(client);
+        };
+        let (late, ()) = tokio::join!(tokio::time::timeout(begun, run), leaves);
+        assert!(late.is_err(), "{late:?}");
+        login.late();
+        assert!(begin().is_err(), "{more:?}");
     }
 }
 

@@ -91,8 +91,8 @@ impl Remaining {
 }
 
 impl Keeping {
-    /// Another router takes over: tells it of every session that stays. Those in the kernel have
-    /// been told of by their workers, or are left to it.
+    /// Another router takes over, or has: tells it of every session that stays and of which it does
+    /// not know yet. Those in the kernel have been told of by their workers, or are left to it.
     pub(super) fn remain(&self, door: &FrontDoor) {
         let Some(place) = self.place() else {
             return;
@@ -102,7 +102,8 @@ impl Keeping {
         // Another's that left before may be there.
         let mut free = free.by_ref().filter(|slot| is_free(&place.table, *slot));
         for session in door.sessions.list(None) {
-            let told = alone && session.meter.path() == Path::Kernel;
+            let told = alone && session.meter.path() == Path::Kernel
+                || self.remaining.places().contains_key(&session.id);
             if told || session.elsewhere.is_some() {
                 continue;
             }
@@ -200,7 +201,8 @@ pub(super) async fn mind(door: Arc<FrontDoor>) {
     for look in 1_u32.. {
         tokio::time::sleep(ELSEWHERE_LOOK_INTERVAL).await;
         if look % ELSEWHERE_LOOKS_PER_ACCOUNT == 0 {
-            keeping.account(&door);
+            // Logins that began before the hand-over become sessions after it.
+            keeping.remain(&door);
         }
         match place.table.asked() {
             Ok(now) if now != asked => asked = now,

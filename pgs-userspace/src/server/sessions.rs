@@ -192,6 +192,11 @@ impl Sessions {
         ))
     }
 
+    /// One that no session has, here.
+    pub(super) fn fresh_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Relaxed)
+    }
+
     /// Goes on with a session of another router, whatever the bounds say: it is there already.
     pub(super) fn resume(
         self: &Arc<Self>,

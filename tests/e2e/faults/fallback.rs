@@ -31,7 +31,7 @@ use crate::metrics::scrape;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Less than what is asked of a server that sleeps.
-const PROMPT: Duration = Duration::from_millis(900);
+const PROMPT: Duration = Duration::from_secs(4);
 const OBJECT_VARIABLE: &str = "PGS_EBPF_OBJECT";
 
 /// What the map of sockets has room for in the program as it is: three for each session.
@@ -301,10 +301,8 @@ pub(super) fn missing_type_information(stage: &Stage) -> anyhow::Result<()> {
     is_one_way(stage, &start(stage, "untyped", &hidden, None)?)
 }
 
-/// It has sent all that it ever will before it is let in, and says so: its session is handed over
-/// with a socket in CLOSE_WAIT.
 /// Long enough to be looked at.
-const SLEEP: &str = "select pg_sleep(1)";
+const SLEEP: &str = "select pg_sleep(5)";
 
 /// Waits until the one session there is has a path: not the kernel's, which takes no such socket.
 fn until_relayed(stage: &Stage, login: &Login) -> anyhow::Result<()> {
@@ -319,6 +317,8 @@ fn until_relayed(stage: &Stage, login: &Login) -> anyhow::Result<()> {
     relayed.with_context(|| format!("{last:?}"))
 }
 
+/// It has sent all that it ever will before it is let in, and says so: its session is handed over
+/// with a socket in CLOSE_WAIT.
 pub(super) fn ended_client(stage: &Stage) -> anyhow::Result<()> {
     let login = stage.alpha()?;
     let queries: [&[&str]; 3] = [

@@ -111,3 +111,7 @@ pub const ELSEWHERE_LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Looks after which a router writes down anew how far the sessions are that it goes on with.
 pub const ELSEWHERE_LOOKS_PER_ACCOUNT: u32 = 5;
+
+/// So often, then. New sessions of that one are looked for as often, too.
+pub const ELSEWHERE_ACCOUNT_INTERVAL: Duration =
+    ELSEWHERE_LOOK_INTERVAL.saturating_mul(ELSEWHERE_LOOKS_PER_ACCOUNT);

@@ -10,10 +10,8 @@ use std::collections::BTreeSet;
 use super::names::GLOBAL_PREFIX;
 use super::names::Name;
 use super::names::Naming;
-use super::names::slot_names;
 use crate::config::limits::KEEPER_GLOBALS_MAX;
 use crate::config::limits::KEEPER_NAME_BYTES_MAX;
-use crate::config::limits::KEEPER_SLOTS_MAX;
 use crate::config::limits::KEEPER_SYSTEMD_DESCRIPTORS_PER_GLOBAL;
 use crate::config::limits::KEEPER_SYSTEMD_FOREIGN_NAMES_BYTES;
 use crate::config::limits::KEEPER_SYSTEMD_VARIABLE_BYTES_MAX;
@@ -77,7 +75,9 @@ pub(super) struct Contents {
     of_slots: Share,
     /// Slots of which it has something that it should not have, or not all.
     wrong: BTreeSet<Slot>,
-    /// Why something was refused, until there is room again.
+    /// Slots that were refused, and that nobody has let go of since: they end with this process.
+    refused: BTreeSet<Slot>,
+    /// Why something was refused, until nothing is left of what was.
     full: Option<Full>,
     /// Whether the log says that it was full.
     told: bool,
@@ -96,6 +96,7 @@ impl Contents {
             slots: BTreeMap::new(),
             of_slots: Share::default(),
             wrong: BTreeSet::new(),
+            refused: BTreeSet::new(),
             full: None,
             told: false,
         };
@@ -150,8 +151,10 @@ impl Contents {
     /// There is no room for all of it.
     pub(super) fn put_slot(&mut self, slot: Slot, share: Share) -> Result<(), StoreError> {
         if let Some(full) = self.lacks(share) {
+            self.refused.insert(slot);
             return Err(self.refuse(full));
         }
+        self.refused.remove(&slot);
         let naming = Naming::Short;
         self.slots.insert(slot, Stored { share, naming });
         self.of_slots.descriptors += share.descriptors;
@@ -163,6 +166,7 @@ impl Contents {
     /// the caller's: another thread may be at what is wrong.
     pub(super) fn begin_removal(&mut self, slot: Slot) -> Option<Naming> {
         self.wrong.remove(&slot);
+        self.refused.remove(&slot);
         self.slots.get(&slot).map(|stored| stored.naming)
     }
 
@@ -194,7 +198,7 @@ impl Contents {
         self.slots.contains_key(&slot) && !self.wrong.contains(&slot)
     }
 
-    /// For people, where something was refused and there is no room yet.
+    /// For people, where something was refused that is still there.
     pub(super) fn why_full(&self) -> Option<String> {
         Some(self.why(self.full?))
     }
@@ -214,17 +218,9 @@ impl Contents {
         (bytes > KEEPER_SYSTEMD_VARIABLE_BYTES_MAX).then_some(Full::Names)
     }
 
-    /// What was refused is history where there is room for a session. Not to be asked while one is
-    /// put in its own place.
-    pub(super) fn look_for_room(&mut self) {
-        // One with the longest names: nobody knows which comes next.
-        let longest = Slot::new(KEEPER_SLOTS_MAX - 1);
-        let room = longest.is_none_or(|slot| {
-            let names = slot_names(slot, Naming::Short);
-            let share = Share::of(names.iter().map(String::as_str));
-            self.lacks(share).is_none()
-        });
-        if room {
+    /// What was refused is history where nothing is left of it.
+    pub(super) fn look_at_refused(&mut self) {
+        if self.refused.is_empty() {
             self.full = None;
         }
     }

@@ -37,17 +37,39 @@ impl SessionTable {
         let mut owned = Vec::new();
         let mut block = vec![0; TABLE_READ_RECORDS * TABLE_RECORD_BYTES];
         for first in (0..KEEPER_SLOTS_MAX).step_by(TABLE_READ_RECORDS) {
-            self.file.read_exact_at(&mut block, offset(first))?;
-            for (number, bytes) in (first..).zip(block.chunks_exact(TABLE_RECORD_BYTES)) {
-                if let (Some(slot), Entry::Session(record, totals)) =
-                    (Slot::new(number), entry(bytes))
-                    && record.owner.is_some()
-                {
-                    owned.push((slot, record, totals));
-                }
+            self.read_block(first, &mut block, &mut owned)?;
+        }
+        Ok(owned)
+    }
+
+    /// The same of those from `first` on that were written one behind the other, each at the first
+    /// free slot: as far as there is a block without any.
+    ///
+    /// # Errors
+    /// As of [`owned`](Self::owned).
+    pub fn owned_from(&self, first: u32) -> io::Result<Vec<Owned>> {
+        let mut owned = Vec::new();
+        let mut block = vec![0; TABLE_READ_RECORDS * TABLE_RECORD_BYTES];
+        let last = KEEPER_SLOTS_MAX - TABLE_READ_RECORDS as u32;
+        for first in (first..=last).step_by(TABLE_READ_RECORDS) {
+            self.read_block(first, &mut block, &mut owned)?;
+            if block.iter().all(|byte| *byte == 0) {
+                break;
             }
         }
         Ok(owned)
+    }
+
+    fn read_block(&self, first: u32, block: &mut [u8], owned: &mut Vec<Owned>) -> io::Result<()> {
+        self.file.read_exact_at(block, offset(first))?;
+        for (number, bytes) in (first..).zip(block.chunks_exact(TABLE_RECORD_BYTES)) {
+            if let (Some(slot), Entry::Session(record, totals)) = (Slot::new(number), entry(bytes))
+                && record.owner.is_some()
+            {
+                owned.push((slot, record, totals));
+            }
+        }
+        Ok(())
     }
 
     /// The session has ended, which this process had or leaves to any. Another's record that stands
