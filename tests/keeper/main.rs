@@ -8,6 +8,7 @@ mod ground;
 mod handing_over;
 mod hanging_up;
 mod keeping;
+mod late;
 mod manager;
 mod replacing;
 mod serving;
@@ -35,6 +36,7 @@ const MODULES: &[(&str, &[(&str, Scenario)])] = &[
     ("manager", manager::SCENARIOS),
     ("serving", serving::SCENARIOS),
     ("handing_over", handing_over::SCENARIOS),
+    ("late", late::SCENARIOS),
     ("steps", steps::SCENARIOS),
 ];
 

@@ -4,7 +4,6 @@ use std::net::TcpListener;
 use std::net::TcpStream;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::ensure;
@@ -12,13 +11,9 @@ use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use pgs::config::limits::LISTEN_ADDRESSES_MAX;
-use pgs_tests::login::Greeting;
-use pgs_tests::login::PROTOCOL_3_0;
-use pgs_tests::login::startup_packet;
 use pgs_tests::process::Finished;
 use pgs_tests::process::eventually;
 use pgs_tests::process::run;
-use pgs_tests::wire::Wire;
 use rustix::process::Resource;
 use rustix::process::Rlimit;
 use rustix::process::prlimit;
@@ -29,7 +24,6 @@ use crate::ground::QUIET;
 use crate::ground::descriptors;
 use crate::ground::is_alive;
 use crate::manager::Manager;
-use crate::stage::SLOW;
 use crate::stage::Serving;
 use crate::stage::Stage;
 use crate::stage::echoes;
@@ -56,10 +50,6 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         on_all_addresses,
     ),
     (
-        "who_logs_in_at_the_old_router_later_is_known_to_the_new_one",
-        who_logs_in_later,
-    ),
-    (
         "a_keeper_that_is_full_lets_the_next_router_in",
         a_keeper_that_is_full,
     ),
@@ -77,9 +67,6 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         a_router_whose_keeper_is_killed,
     ),
 ];
-
-/// How soon a router knows what begins at the one before it: each of the two looks once a second.
-const KNOWN_WITHIN: Duration = Duration::from_secs(3);
 
 /// Ends it in order, and looks for what is left.
 fn ends_and_leaves_nothing(stage: &Stage, mut router: Serving) -> anyhow::Result<()> {
@@ -348,44 +335,5 @@ fn a_keeper_that_is_full() -> anyhow::Result<()> {
     ensure!(stage.status()?["survival"]["kept_by"] == "keeper");
     echoes(&mut sessions[0], b"with the second one")?;
     drop(sessions);
-    ends_and_leaves_nothing(&stage, second)
-}
-
-/// It has connected, and says who it is only when the other router serves.
-fn who_logs_in_later() -> anyhow::Result<()> {
-    let stage = Stage::new()?;
-    let mut first = stage.serve_in_kernel("first.log", &[])?;
-    let connect = || -> anyhow::Result<Wire> {
-        let mut wire = Wire::connect_tcp(stage.address)?;
-        wire.set_read_limit(LIMIT)?;
-        Ok(wire)
-    };
-    let acme = [("user", "acme"), ("database", "acme")];
-    // Without one that stays the first router would end.
-    let (mut stays, mut late) = (connect()?, connect()?);
-    let slow = [&acme[..], &[("application_name", SLOW)]].concat();
-    stays.send(&startup_packet(PROTOCOL_3_0, &slow))?;
-    std::thread::sleep(QUIET);
-    let second = stage.serve_in_kernel("second.log", &["--take-over"])?;
-    let mut new = stage.session()?;
-    late.send(&startup_packet(PROTOCOL_3_0, &acme))?;
-    let greeting = late.until_ready().map(|messages| Greeting { messages })?;
-    let owner = format!("process {}", first.child.id());
-    eventually("it is listed", KNOWN_WITHIN, || {
-        let sessions = stage.sessions()?;
-        let elsewhere = sessions.iter().filter(|one| {
-            let reason = one["path_reason"].as_str().unwrap_or_default();
-            reason.contains(&owner)
-        });
-        Ok((elsewhere.count() == 2 && sessions.len() == 3).then_some(()))
-    })?;
-    ensure!(stage.cancel(&greeting.key()?)?.len() == 1);
-    for _ in 0..3 {
-        echoes(&mut late, b"the first router's")?;
-        echoes(&mut new, b"the second router's")?;
-    }
-    stays.until_ready()?;
-    drop((stays, late, new));
-    first.until_ended()?;
     ends_and_leaves_nothing(&stage, second)
 }

@@ -18,6 +18,7 @@ use super::lease::SessionLease;
 use super::outliving::Known;
 use super::outliving::parse;
 use crate::config::directories::Directories;
+use crate::config::limits::ARRIVAL_DEADLINE_DEFAULT;
 use crate::config::limits::ELSEWHERE_ACCOUNT_INTERVAL;
 use crate::config::limits::ELSEWHERE_LOOK_INTERVAL;
 use crate::config::limits::ELSEWHERE_LOOKS_PER_ACCOUNT;
@@ -54,11 +55,12 @@ struct Guest {
 }
 
 impl Elsewhere {
-    /// Those that the table knows.
+    /// Those that the table knows, beside the sessions at these slots, which are this router's.
     pub(super) fn find(
         door: &Arc<FrontDoor>,
         directories: &Directories,
         table: &Arc<SessionTable>,
+        resumed: impl Iterator<Item = Slot>,
     ) -> Self {
         let mut elsewhere = Self {
             door: Arc::clone(door),
@@ -70,8 +72,19 @@ impl Elsewhere {
         let mut owners = Owners::default();
         match table.owned() {
             Ok(owned) => {
+                let mut seen: HashSet<u64> =
+                    resumed.filter_map(|slot| id_at(table, slot)).collect();
+                let ids = owned.iter().map(|(_, record, _)| record.session);
+                if let Some(highest) = seen.iter().copied().chain(ids).max() {
+                    door.sessions.count_beyond(highest);
+                }
                 for (slot, record, totals) in owned {
-                    elsewhere.take_in(slot, *record, totals, &mut owners);
+                    // Two routers that are left behind may have counted on from the same number.
+                    let id = match seen.insert(record.session) {
+                        true => record.session,
+                        false => door.sessions.fresh_id(),
+                    };
+                    elsewhere.take_in(slot, *record, totals, id, &mut owners);
                 }
             }
             Err(error) => {
@@ -90,14 +103,25 @@ impl Elsewhere {
         self.places.clone()
     }
 
-    fn take_in(&mut self, slot: Slot, record: Record, totals: Option<Totals>, owners: &mut Owners) {
-        let Some(owner) = record.owner.filter(|owner| owners.is_alive(*owner)) else {
+    /// Lists it by this id.
+    fn take_in(
+        &mut self,
+        slot: Slot,
+        record: Record,
+        totals: Option<Totals>,
+        id: u64,
+        owners: &mut Owners,
+    ) {
+        let Some(owner) = record.owner else {
+            return;
+        };
+        if !owners.is_alive(owner) {
             // Killed, and its sessions with it.
-            if let Err(error) = self.table.clear(slot) {
+            if let Err(error) = self.table.clear_of(slot, owner, record.session) {
                 tracing::warn!(%error, slot = slot.number(), "a session's record stays");
             }
             return;
-        };
+        }
         if slot.number() < SESSIONS_MAX {
             self.places.insert(slot.number());
         }
@@ -109,7 +133,7 @@ impl Elsewhere {
             lease: None,
         };
         match parse(record, totals) {
-            Ok(known) => self.list(&mut guest, known, path),
+            Ok(known) => self.list(&mut guest, Known { id, ..known }, path),
             Err(why) => {
                 tracing::warn!(
                     slot = slot.number(),
@@ -129,20 +153,14 @@ impl Elsewhere {
             Ok(owned) => owned,
             Err(error) => return tracing::warn!(%error, "what begins elsewhere is not known"),
         };
-        for (slot, mut record, totals) in owned {
+        for (slot, record, totals) in owned {
             let own = record
                 .owner
                 .is_some_and(|one| one.process_id == std::process::id());
-            if own || known.contains(&slot.number()) {
-                continue;
-            }
-            let session = record.session;
-            // That one may be a session's of this router by now: both have counted on.
-            record.session = self.door.sessions.fresh_id();
-            let before = self.guests.len();
-            self.take_in(slot, *record, totals, owners);
-            if let Some(guest) = self.guests.get_mut(before) {
-                guest.session = session;
+            if !own && !known.contains(&slot.number()) {
+                // Its own may be a session's of this router by now: both have counted on.
+                let id = self.door.sessions.fresh_id();
+                self.take_in(slot, *record, totals, id, owners);
             }
         }
     }
@@ -178,8 +196,9 @@ impl Elsewhere {
     pub(super) async fn watch(mut self) {
         // So long a connection that the other one has accepted may take to begin its session.
         let arrival_deadline = self.door.live.rules().configuration.limits.arrival_deadline;
-        let late = arrival_deadline + LOGIN_PLACE_DEADLINE;
-        let none_come = Instant::now() + late + ELSEWHERE_ACCOUNT_INTERVAL;
+        let late = arrival_deadline.max(ARRIVAL_DEADLINE_DEFAULT) + LOGIN_PLACE_DEADLINE;
+        // And either router a look.
+        let none_come = Instant::now() + late + 2 * ELSEWHERE_ACCOUNT_INTERVAL;
         let mut some = !self.guests.is_empty();
         for look in 1_u32.. {
             if self.guests.is_empty() && Instant::now() > none_come {
@@ -247,6 +266,14 @@ impl Elsewhere {
         {
             tracing::warn!(%error, session = session.id, "its end cannot be asked for");
         }
+    }
+}
+
+/// Of the session at a slot.
+fn id_at(table: &SessionTable, slot: Slot) -> Option<u64> {
+    match table.read(slot) {
+        Ok(Entry::Session(record, _)) => Some(record.session),
+        Ok(Entry::Empty | Entry::Invalid) | Err(_) => None,
     }
 }
 

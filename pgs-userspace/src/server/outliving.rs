@@ -124,7 +124,8 @@ impl KernelSessions {
         if !self.door.data_path.kept_maps().is_empty() || !held.slots.is_empty() {
             self.door.sessions.keeping.begin(&self.kept, &table);
         }
-        let elsewhere = Elsewhere::find(&self.door, &self.directories, &table);
+        let resumed = held.slots.iter().map(|(slot, _)| *slot);
+        let elsewhere = Elsewhere::find(&self.door, &self.directories, &table, resumed);
         // One that is just ending is out of the maps before its record is: its place looks free.
         self.door.data_path.reserve(elsewhere.places());
         self.resume(held, &table, elsewhere.places());

@@ -192,6 +192,11 @@ impl Sessions {
         ))
     }
 
+    /// Gives no id that is not above this one.
+    pub(super) fn count_beyond(&self, id: u64) {
+        self.next_id.fetch_max(id.saturating_add(1), Relaxed);
+    }
+
     /// One that no session has, here.
     pub(super) fn fresh_id(&self) -> u64 {
         self.next_id.fetch_add(1, Relaxed)
@@ -229,7 +234,7 @@ impl Sessions {
             .entry(identity.tenant.clone())
             .or_default() += 1;
         // Ids are not used twice, also not by another router.
-        self.next_id.fetch_max(id.saturating_add(1), Relaxed);
+        self.count_beyond(id);
     }
 
     fn register(

@@ -105,6 +105,9 @@ pub const TABLE_NAME_BYTES_MAX: usize = 63;
 /// Records of a session table that are read at once.
 pub const TABLE_READ_RECORDS: usize = 64;
 
+/// So many times that number without a record, and nobody looks for more behind them.
+pub const TABLE_EMPTY_BLOCKS: usize = 4;
+
 /// How often a router looks at what stands in the table of sessions that the one before it goes on
 /// with, and how often that one looks whether it is asked to end some.
 pub const ELSEWHERE_LOOK_INTERVAL: Duration = Duration::from_millis(200);

@@ -11,6 +11,7 @@ use super::Totals;
 use super::entry;
 use super::offset;
 use crate::config::limits::KEEPER_SLOTS_MAX;
+use crate::config::limits::TABLE_EMPTY_BLOCKS;
 use crate::config::limits::TABLE_READ_RECORDS;
 use crate::config::limits::TABLE_RECORD_BYTES;
 use crate::keeper::owner::Owner;
@@ -43,7 +44,7 @@ impl SessionTable {
     }
 
     /// The same of those from `first` on that were written one behind the other, each at the first
-    /// free slot: as far as there is a block without any.
+    /// free slot: as far as there are not some blocks in a row without any.
     ///
     /// # Errors
     /// As of [`owned`](Self::owned).
@@ -51,9 +52,14 @@ impl SessionTable {
         let mut owned = Vec::new();
         let mut block = vec![0; TABLE_READ_RECORDS * TABLE_RECORD_BYTES];
         let last = KEEPER_SLOTS_MAX - TABLE_READ_RECORDS as u32;
+        let mut empty = 0;
         for first in (first..=last).step_by(TABLE_READ_RECORDS) {
             self.read_block(first, &mut block, &mut owned)?;
-            if block.iter().all(|byte| *byte == 0) {
+            empty = match block.iter().all(|byte| *byte == 0) {
+                true => empty + 1,
+                false => 0,
+            };
+            if empty == TABLE_EMPTY_BLOCKS {
                 break;
             }
         }
