@@ -192,8 +192,12 @@ impl Elsewhere {
         );
     }
 
-    /// Looks at them until there are none, and none can come.
-    pub(super) async fn watch(mut self) {
+    /// Looks at them until there are none, and none can come: they do so where a router was taken
+    /// over, or has left some already.
+    pub(super) async fn watch(mut self, took_over: bool) {
+        if !took_over && self.guests.is_empty() {
+            return;
+        }
         // So long a connection that the other one has accepted may take to begin its session.
         let arrival_deadline = self.door.live.rules().configuration.limits.arrival_deadline;
         let late = arrival_deadline.max(ARRIVAL_DEADLINE_DEFAULT) + LOGIN_PLACE_DEADLINE;

@@ -192,7 +192,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     announce(&door, budget, &process);
     let mut tasks = JoinSet::new();
     let admin = tasks.spawn(admin::serve(Arc::clone(&door), process, admin_listener));
-    let elsewhere = tasks.spawn(elsewhere.watch());
+    let elsewhere = tasks.spawn(elsewhere.watch(settings.take_over));
     tasks.spawn(idle::watch(Arc::clone(&door)));
     tasks.spawn(strangers::watch());
     tasks.spawn(reloader.at_signals(hangup));
