@@ -3,6 +3,7 @@
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::Receiver;
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -71,6 +72,11 @@ fn let_go(events: &Receiver<Event>) -> anyhow::Result<u32> {
     }
 }
 
+/// What a router that takes over gets, once it is let in.
+fn let_in<T>(next: ScopedJoinHandle<'_, Result<T, StoreError>>) -> anyhow::Result<T> {
+    Ok(next.join().ok().context("a panic")??)
+}
+
 fn a_second_router_is_refused() -> anyhow::Result<()> {
     let ground = Ground::new(WAIT)?;
     let (router, _sessions) = StandIn::start(&ground, 1)?;
@@ -103,10 +109,7 @@ fn a_router_hands_over_what_goes_by_itself() -> anyhow::Result<()> {
         old.drop_slot(slot(1))?;
         old.drop_slot(slot(2))?;
         old.goodbye(Farewell::HandingOver)?;
-        next.join()
-            .ok()
-            .context("a panic")?
-            .map_err(anyhow::Error::from)
+        let_in(next)
     })?;
     let (next, _events) = next;
     let held = next.take_all();
@@ -135,10 +138,7 @@ fn a_router_that_ends_while_another_waits() -> anyhow::Result<()> {
         let begun = Instant::now();
         old.goodbye(Farewell::Ended)?;
         ensure!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
-        next.join()
-            .ok()
-            .context("a panic")?
-            .map_err(anyhow::Error::from)
+        let_in(next)
     })?;
     let (next, _events) = next;
     ensure!(next.take_all().slots.is_empty());
